@@ -1,0 +1,85 @@
+# Everything happens in .venv and build/; nothing outside this folder is touched but CP_HOME.
+.DEFAULT_GOAL := help
+.PHONY: help run test serve bench chaos lint format lock clean
+.DELETE_ON_ERROR:
+
+# Where rustup puts cargo, for shells that have not read its profile yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+BIN := .venv/bin
+SAMPLE_ROWS := 200000
+SAMPLE := build/sample/customers-$(SAMPLE_ROWS).csv
+RUST := Cargo.toml $(wildcard Cargo.lock) $(shell find rust -name '*.rs' -o -name Cargo.toml 2>/dev/null)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# -- setup: two stamps, so that a changed Rust file does not reinstall the packages ---------------
+
+.venv/.packages: requirements.lock .ci/prerequisites
+	@python=$$(.ci/prerequisites) && echo "make: .venv from $$python" && "$$python" -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/.built: .venv/.packages pyproject.toml $(RUST)
+	@.ci/prerequisites >/dev/null
+	@echo "make: building the extension (release)"
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/maturin develop --release --quiet --skip-install-deps
+	@touch $@
+
+# -- use ------------------------------------------------------------------------------------------
+
+$(SAMPLE): | .venv/.built
+	@mkdir -p $(@D)
+	@$(BIN)/customer-panel generate $@.part --rows $(SAMPLE_ROWS) && mv $@.part $@
+
+run: .venv/.built $(if $(CSV),,$(SAMPLE)) ## import a sample, or your file: make run CSV=path
+	@$(BIN)/customer-panel import "$(or $(CSV),$(SAMPLE))"; code=$$?; \
+	case $$code in \
+	0) printf '%s\n' '' 'Next:' \
+	    '  customer-panel db psql                look at the rows (in .venv/bin)' \
+	    '  customer-panel jobs list              the imports so far' \
+	    '  make run CSV=path                     import a file of your own; again, to re-sync it' ;; \
+	3) printf '%s\n' '' 'Everything else is in; some rows were set aside (exit code 3). To see them:' \
+	    '  customer-panel import "$(CSV)" --rejects rejects.csv' ;; \
+	esac; exit $$code
+
+serve: ## the HTTP API
+	@echo "make serve: comes with the HTTP API, which is not part of this version yet."
+
+bench: .venv/.built ## the figures: first load and re-sync against plain psql
+	@$(BIN)/customer-panel bench first-load
+	@$(BIN)/customer-panel bench resync
+
+# -- quality --------------------------------------------------------------------------------------
+
+test: .venv/.built ## every test, Rust and Python
+	cargo test --quiet -p customer-panel-core
+	$(BIN)/python -m pytest -q
+
+N := 100
+chaos: .venv/.built ## kill an import N times at random: make chaos N=100
+	CHAOS_RUNS=$(N) $(BIN)/python -m pytest -q tests/chaos
+
+lint: .venv/.built ## format, lints, types, layers; changes nothing
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	cd build && ../$(BIN)/python -m mypy.stubtest customer_panel._native --mypy-config-file ../pyproject.toml
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/.built ## format and fix what can be fixed
+	cargo fmt --all
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+lock: .venv/.packages ## renew requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra api --generate-hashes --universal \
+	    --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
+
+clean: ## remove what was built here; imported rows stay where they are
+	rm -rf .venv build target dist python/customer_panel/*.so
