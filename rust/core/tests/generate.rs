@@ -53,11 +53,11 @@ fn share(part: usize, of: usize) -> f64 {
 const GOLDEN: [(&str, u64); 7] = [
     ("plain", 0x8005_72A0_CAC1_76E6),
     ("seed", 0xFE47_80E5_9053_C1B1),
-    ("about", 0xF373_0014_D2B3_64BA),
+    ("about", 0xB14A_C8C2_BD5B_E347),
     ("duplicates", 0x197C_688A_32FE_C7BA),
     ("dirty", 0xE336_7719_E7A1_93DA),
     ("changed", 0x5996_C820_610A_C39B),
-    ("everything", 0xA367_1494_CAEF_5A70),
+    ("everything", 0xB405_1E44_11D1_BF16),
 ];
 
 #[test]
@@ -176,7 +176,7 @@ fn about_is_long_quoted_and_within_its_limit() {
         bytes += text.len();
     }
     let average = share(bytes, rows.len());
-    assert!((850.0..950.0).contains(&average), "{average} bytes a text");
+    assert!((800.0..900.0).contains(&average), "{average} bytes a text");
     for piece in [&b"\"\""[..], b", ", b".\n"] {
         let with_piece = rows
             .iter()

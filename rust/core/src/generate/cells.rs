@@ -198,7 +198,7 @@ fn domain(draw: &mut Draw, out: &mut Vec<u8>) {
 }
 
 /// Fewest and most sentences of an about text.
-const SENTENCES: (u64, u64) = (7, 15);
+const SENTENCES: (u64, u64) = (6, 14);
 
 /// About texts keep within the column's limit of 2000 characters however the words fall.
 const _: () = assert!(

@@ -20,7 +20,7 @@ use record::Record;
 pub struct Options {
     /// Data records in the file, the header not among them.
     pub rows: u64,
-    /// Adds the column `About Customer`, about 900 bytes with quotes, commas and line breaks.
+    /// Adds the column `About Customer`, 850 bytes on average with quotes, commas and line breaks.
     pub about: bool,
     pub seed: u64,
     /// Share of the rows that repeat the identity of an earlier row, up to 2^20 rows away, with
