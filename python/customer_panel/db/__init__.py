@@ -1,0 +1,1 @@
+"""Everything about reaching PostgreSQL: the embedded server, connections, migrations."""

@@ -1,0 +1,156 @@
+"""Brings the schema up to date: the files of `migrations/`, in dbmate's format, each once.
+
+A file is named `yyyymmddhhmmss_name.sql`; `-- migrate:up` and `-- migrate:down` begin its two
+halves. Each runs in one transaction with its line in `schema_migrations`, unless the mark says
+`transaction:false`: such a half must be one statement (CREATE INDEX CONCURRENTLY, say).
+dbmate itself can therefore be used on the same database.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+
+from customer_panel.errors import DatabaseError, DiskFull, MigrationFailed, SchemaTooNew
+
+if TYPE_CHECKING:
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+FOLDER = Path(__file__).parent.parent / "migrations"
+LOCK = 0x63705F6D69677261  # "cp_migra"; any number will do that nobody else uses
+POLL_S = 0.05
+PATIENCE_S = 600.0  # another process may be building an index
+
+
+class Half(NamedTuple):
+    """The up or the down part of a file."""
+
+    statements: str
+    in_transaction: bool
+
+
+class Migration(NamedTuple):
+    version: str
+    path: Path
+
+    def half(self, direction: str) -> Half:
+        """Raises MigrationFailed when the file has no such half."""
+        text = self.path.read_text(encoding="utf-8")
+        marks = re.split(r"^--\s*migrate:(up|down)\b([^\n]*)$", text, flags=re.M)
+        for name, options, body in zip(marks[1::3], marks[2::3], marks[3::3], strict=True):
+            if name == direction:
+                return Half(body.strip(), not re.search(r"\btransaction\s*:\s*false\b", options))
+        raise MigrationFailed(f"{self.path.name} has no `-- migrate:{direction}`")
+
+
+def known(folder: Path = FOLDER) -> list[Migration]:
+    """Every migration of `folder`, oldest first."""
+    return [
+        Migration(path.name.partition("_")[0], path)
+        for path in sorted(folder.glob("[0-9]*_*.sql"))
+    ]
+
+
+def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
+    """Applies what is missing and returns its versions; of two callers at once, one does it.
+
+    Raises SchemaTooNew before it changes anything, MigrationFailed for a statement that fails
+    (its file then left no trace), ServerTooOld and DatabaseUnreachable as `connect` does.
+    """
+    # Here, because connect.py needs this module for its `database`.
+    from customer_panel.db.connect import connect
+
+    migrations = known(folder)
+    with connect(dsn, part="migrate", autocommit=True) as connection:
+        if not pending(connection, migrations):
+            return []
+        _lock(connection)
+        try:
+            # Another process may have done it while we waited for the lock.
+            missing = pending(connection, migrations)
+            for migration in missing:
+                _apply(connection, migration)
+        finally:
+            if not connection.closed:
+                connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+    return [migration.version for migration in missing]
+
+
+def rollback(dsn: str, folder: Path = FOLDER) -> str | None:
+    """Undoes the newest applied migration and returns its version; None if there is none."""
+    from customer_panel.db.connect import connect
+
+    with connect(dsn, part="migrate", autocommit=True) as connection:
+        _lock(connection)
+        done = applied(connection)
+        newest = next((m for m in reversed(known(folder)) if m.version in done), None)
+        if newest is not None:
+            _run(connection, newest, "down", "DELETE FROM schema_migrations WHERE version = %s")
+    return newest.version if newest else None
+
+
+def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
+    """What `connection`'s database lacks. Raises SchemaTooNew for a newer one that it has."""
+    done = applied(connection)
+    newest = migrations[-1].version if migrations else ""
+    unknown = sorted(version for version in done if version > newest)
+    if unknown:
+        raise SchemaTooNew(
+            f"the database has migration {unknown[-1]}; "
+            f"this version of Customer Panel knows them up to {newest}"
+        )
+    return [migration for migration in migrations if migration.version not in done]
+
+
+def applied(connection: Connection) -> set[str]:
+    try:
+        rows = connection.execute("SELECT version FROM schema_migrations").fetchall()
+    except psycopg.errors.UndefinedTable:
+        return set()
+    return {row[0] for row in rows}
+
+
+def _apply(connection: Connection, migration: Migration) -> None:
+    # As dbmate creates it.
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (version varchar(128) PRIMARY KEY)"
+    )
+    _run(connection, migration, "up", "INSERT INTO schema_migrations (version) VALUES (%s)")
+
+
+def _run(connection: Connection, migration: Migration, direction: str, record: str) -> None:
+    half = migration.half(direction)
+    statements = half.statements.encode()  # bytes: a % in it is a %
+    try:
+        if half.in_transaction:
+            with connection.transaction():
+                connection.execute(statements)
+                connection.execute(record.encode(), (migration.version,))
+        else:
+            connection.execute(statements)
+            connection.execute(record.encode(), (migration.version,))
+    except psycopg.errors.DiskFull as wrong:
+        raise DiskFull(f"the disk of the database is full: {wrong}") from None
+    except psycopg.Error as wrong:
+        raise MigrationFailed(f"{migration.path.name}: {wrong}") from wrong
+
+
+def _lock(connection: Connection) -> None:
+    """Polled, because a session that waits for a lock holds a snapshot, and CREATE INDEX
+    CONCURRENTLY, in the session that has the lock, waits for that snapshot: a deadlock."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
+        if row is not None and row[0]:
+            return
+        if time.monotonic() > deadline:
+            raise DatabaseError(
+                f"another process has been migrating this database for {PATIENCE_S:.0f} s",
+                hint="Look at pg_stat_activity for what it does; then run the command again.",
+            )
+        time.sleep(POLL_S)
