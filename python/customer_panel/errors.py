@@ -126,9 +126,7 @@ class Interrupted(ImportFailed):
     """An import of another file was interrupted and is not finished."""
 
     code = "interrupted"
-    hint = (
-        "Import that file again to finish it, or give it up with --restart on the file you want."
-    )
+    hint = "Import that file again to finish it, or give it up with --restart on the file you want."
 
 
 class Stopped(ImportFailed):

@@ -76,8 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value}' for name, value in self.shown())})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
-        yield from self.shown()
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return list(self.shown())
 
 
 class Setting(NamedTuple):
@@ -141,8 +141,8 @@ def _origins(text: str) -> tuple[str, ...]:
 
 # What Prisma puts into a DATABASE_URL and libpq refuses; `schema` is translated, not dropped.
 _PRISMA_ONLY = frozenset(
-    ("connection_limit", "pool_timeout", "socket_timeout", "pgbouncer")
-    + ("statement_cache_size", "sslidentity", "sslaccept", "single_use_connections")
+    "connection_limit pool_timeout socket_timeout pgbouncer statement_cache_size "
+    "sslidentity sslaccept single_use_connections".split()
 )
 
 
@@ -187,7 +187,7 @@ def _did_you_mean(name: str, known: set[str]) -> str:
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    """The lines NAME=value of a file that need not exist; quotes and `export` as shells have them."""
+    """The lines NAME=value of a file that need not exist; quotes and `export` as in a shell."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -51,8 +51,7 @@ class Migration(NamedTuple):
 def known(folder: Path = FOLDER) -> list[Migration]:
     """Every migration of `folder`, oldest first."""
     return [
-        Migration(path.name.partition("_")[0], path)
-        for path in sorted(folder.glob("[0-9]*_*.sql"))
+        Migration(path.name.partition("_")[0], path) for path in sorted(folder.glob("[0-9]*_*.sql"))
     ]
 
 
