@@ -1,0 +1,283 @@
+//! What is known of every identity: 60 bits of its hash, 4 flags, and the hash of its row. 16 bytes an entry.
+//!
+//! Entries lie sorted within a shard and are found by interpolation, then by walking: a look-up costs one or two cache
+//! lines up to a load of 7/8, and growing is one pass over one shard, so no moment needs twice the memory.
+//! Two identities that share 60 bits are taken for one: the later is then parked or merged, which goes by the real key.
+
+/// A row of this identity was met in this file.
+pub const SEEN: u8 = 1;
+/// The last file had several rows of this identity.
+pub const MANY: u8 = 2;
+/// A person edited or deleted this customer.
+pub const HELD: u8 = 4;
+/// The identity's first row of this file is parked.
+pub const PARKED: u8 = 8;
+
+const FLAGS: u64 = 0xF;
+const SHARDS: usize = 256;
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// Identity in the upper 60 bits, flags below; 0 is an empty slot.
+    key: u64,
+    source_hash: i64,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// One for each home, and as many behind the last home as entries were pushed beyond it.
+    slots: Vec<Entry>,
+    homes: usize,
+    len: usize,
+}
+
+/// The map would need more than its budget.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OverBudget;
+
+pub struct Known {
+    shards: Vec<Shard>,
+    len: usize,
+    bytes: usize,
+    budget: usize,
+}
+
+fn identity_bits(identity: u64) -> u64 {
+    // Below 16 the upper bits would all be zero, which is the mark of an empty slot.
+    (identity & !FLAGS).max(FLAGS + 1)
+}
+
+impl Shard {
+    fn home(&self, bits: u64) -> usize {
+        ((u128::from(bits << 8) * self.homes as u128) >> 64) as usize
+    }
+
+    /// The slot of `bits`, or the slot where it belongs.
+    fn find(&self, bits: u64) -> Result<usize, usize> {
+        let mut at = self.home(bits);
+        while let Some(entry) = self.slots.get(at) {
+            let found = entry.key & !FLAGS;
+            if found == bits {
+                return Ok(at);
+            }
+            if found == 0 || found > bits {
+                break;
+            }
+            at += 1;
+        }
+        Err(at)
+    }
+
+    fn is_full(&self) -> bool {
+        self.len * 8 >= self.homes * 7
+    }
+
+    fn resized(&self, homes: usize) -> Shard {
+        let mut slots = Vec::with_capacity(homes + 16);
+        slots.resize(homes, Entry::default());
+        let mut next = Shard {
+            slots,
+            homes,
+            len: self.len,
+        };
+        let mut free = 0;
+        for entry in self.slots.iter().filter(|entry| entry.key != 0) {
+            let at = free.max(next.home(entry.key & !FLAGS));
+            match next.slots.get_mut(at) {
+                Some(slot) => *slot = *entry,
+                None => {
+                    next.slots.reserve_exact(1);
+                    next.slots.push(*entry);
+                }
+            }
+            free = at + 1;
+        }
+        next
+    }
+
+    /// Puts `entry` where `find` said.
+    fn insert(&mut self, at: usize, entry: Entry) {
+        match self.slots[at..].iter().position(|slot| slot.key == 0) {
+            Some(gap) => {
+                self.slots.copy_within(at..at + gap, at + 1);
+                self.slots[at] = entry;
+            }
+            None => {
+                // A vector that grows by itself would double.
+                self.slots.reserve_exact(1);
+                self.slots.insert(at, entry);
+            }
+        }
+        self.len += 1;
+    }
+}
+
+impl Known {
+    /// A map with room for `expected` identities that never takes more than `budget` bytes.
+    pub fn new(expected: usize, budget: usize) -> Self {
+        let homes = expected / SHARDS * 8 / 7 * 17 / 16;
+        let mut known = Known {
+            shards: Vec::with_capacity(SHARDS),
+            len: 0,
+            bytes: 0,
+            budget,
+        };
+        let affordable = budget / size_of::<Entry>() / SHARDS;
+        let homes = homes.min(affordable).max(8);
+        for _ in 0..SHARDS {
+            let shard = Shard::default().resized(homes);
+            known.bytes += shard.slots.len() * size_of::<Entry>();
+            known.shards.push(shard);
+        }
+        known
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes taken by the slots.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reads the slot where a look-up of `identity` will begin, so that a group of such reads overlaps in the memory system.
+    pub fn touch(&self, identity: u64) -> u64 {
+        let bits = identity_bits(identity);
+        let shard = &self.shards[(bits >> 56) as usize];
+        shard
+            .slots
+            .get(shard.home(bits))
+            .map_or(0, |entry| entry.key)
+    }
+
+    /// Flags and source hash of an identity.
+    pub fn get(&self, identity: u64) -> Option<(u8, i64)> {
+        let bits = identity_bits(identity);
+        let shard = &self.shards[(bits >> 56) as usize];
+        let entry = shard.slots[shard.find(bits).ok()?];
+        Some(((entry.key & FLAGS) as u8, entry.source_hash))
+    }
+
+    /// Looks an identity up and decides what it is from now on: `decide` gets flags and hash (None: not known) and
+    /// answers with the flags to add and the hash to keep.
+    pub fn update<T>(
+        &mut self,
+        identity: u64,
+        decide: impl FnOnce(Option<(u8, i64)>) -> (u8, i64, T),
+    ) -> Result<T, OverBudget> {
+        let bits = identity_bits(identity);
+        let index = (bits >> 56) as usize;
+        let shard = &mut self.shards[index];
+        match shard.find(bits) {
+            Ok(at) => {
+                let entry = &mut shard.slots[at];
+                let (flags, source_hash, answer) =
+                    decide(Some(((entry.key & FLAGS) as u8, entry.source_hash)));
+                entry.key |= u64::from(flags);
+                entry.source_hash = source_hash;
+                Ok(answer)
+            }
+            Err(at) => {
+                let (flags, source_hash, answer) = decide(None);
+                let entry = Entry {
+                    key: bits | u64::from(flags),
+                    source_hash,
+                };
+                if shard.is_full() {
+                    self.grow(index)?;
+                    let at = self.shards[index].find(bits).unwrap_or_else(|at| at);
+                    self.shards[index].insert(at, entry);
+                } else {
+                    shard.insert(at, entry);
+                }
+                self.len += 1;
+                Ok(answer)
+            }
+        }
+    }
+
+    fn grow(&mut self, index: usize) -> Result<(), OverBudget> {
+        let shard = &self.shards[index];
+        let before = shard.slots.len() * size_of::<Entry>();
+        // A fifth more: 18 to 22 bytes an identity at any size.
+        let homes = (shard.homes + shard.homes / 5).max(16);
+        if self.bytes + homes * size_of::<Entry>() - before > self.budget {
+            return Err(OverBudget);
+        }
+        let next = shard.resized(homes);
+        self.bytes += next.slots.len() * size_of::<Entry>() - before;
+        self.shards[index] = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn mixed(i: u64) -> u64 {
+        (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (i << 7).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+    }
+
+    #[test]
+    fn finds_what_was_put_whatever_the_first_size() {
+        for expected in [0, 1000, 200_000] {
+            let mut known = Known::new(expected, usize::MAX);
+            let mut oracle = HashMap::new();
+            for i in 0..100_000 {
+                let identity = mixed(i % 70_000);
+                let before = known.update(identity, |old| (SEEN, i as i64, old)).unwrap();
+                let expected = oracle
+                    .insert(identity & !FLAGS, i as i64)
+                    .map(|hash| (SEEN, hash));
+                assert_eq!(before, expected);
+            }
+            assert_eq!(known.len(), oracle.len());
+            assert!(
+                oracle
+                    .iter()
+                    .all(|(&identity, &hash)| known.get(identity) == Some((SEEN, hash)))
+            );
+            assert_eq!(known.get(mixed(70_001)), None);
+        }
+    }
+
+    #[test]
+    fn skewed_hashes_cost_time_and_nothing_else() {
+        let mut known = Known::new(0, usize::MAX);
+        for i in 0..5_000u64 {
+            known
+                .update(u64::MAX - (i << 4), |_| (0, i as i64, ()))
+                .unwrap();
+        }
+        assert!((0..5_000u64).all(|i| known.get(u64::MAX - (i << 4)) == Some((0, i as i64))));
+    }
+
+    #[test]
+    fn stays_within_25_bytes_an_identity_and_within_its_budget() {
+        let mut known = Known::new(0, 10 << 20);
+        let mut i = 0;
+        while known.update(mixed(i), |_| (0, 0, ())).is_ok() {
+            i += 1;
+        }
+        assert!(known.bytes() <= 10 << 20);
+        assert!(i > (10 << 20) / 25, "{i} identities only");
+        assert!(known.get(mixed(i / 2)).is_some());
+    }
+
+    #[test]
+    fn flags_add_up() {
+        let mut known = Known::new(0, usize::MAX);
+        known.update(99 << 40, |_| (MANY, 1, ())).unwrap();
+        known
+            .update(99 << 40, |old| (SEEN, old.unwrap().1 + 1, ()))
+            .unwrap();
+        assert_eq!(known.get(99 << 40), Some((MANY | SEEN, 2)));
+    }
+}

@@ -1,0 +1,131 @@
+//! Fills [`Known`] from what the database holds, in PostgreSQL's binary array format (`array_send`).
+//!
+//! Arrays, because a row each costs the client more than the server needs to read the table: one query answers with
+//! thousands of keys.
+
+use crate::known::Known;
+use crate::parse::hash_identity;
+use crate::pipeline::Failure;
+use crate::sequence::lane_of;
+
+/// The lanes whose identities a map is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    pub total: u32,
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Lanes {
+    fn contains(&self, lane_hash: u64) -> bool {
+        let lane = lane_of(lane_hash, self.total);
+        self.first <= lane && lane - self.first < self.count
+    }
+}
+
+/// The bytes are not a one-dimensional binary array of PostgreSQL.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotAnArray;
+
+/// The elements of a binary array; `None` where one is NULL. No bytes at all is no element (a NULL array).
+pub fn elements(array: &[u8]) -> Result<impl Iterator<Item = Option<&[u8]>>, NotAnArray> {
+    let dimensions = array
+        .first_chunk::<4>()
+        .map_or(0, |bytes| i32::from_be_bytes(*bytes));
+    let mut rest = match dimensions {
+        0 => &[][..],
+        1 => array.get(20..).ok_or(NotAnArray)?,
+        _ => return Err(NotAnArray),
+    };
+    Ok(std::iter::from_fn(move || {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        let len = i32::from_be_bytes(*len);
+        if len < 0 {
+            rest = after;
+            return Some(None);
+        }
+        let (element, after) = after.split_at_checked(len as usize)?;
+        rest = after;
+        Some(Some(element))
+    }))
+}
+
+/// Adds identities with their source hashes (`text[]`, `int8[]` of the same length), those of other lanes left out.
+pub fn load_hashes(
+    known: &mut Known,
+    identity_seed: u64,
+    lanes: Lanes,
+    ids: &[u8],
+    hashes: &[u8],
+) -> Result<Result<(), Failure>, NotAnArray> {
+    for (id, hash) in elements(ids)?.zip(elements(hashes)?) {
+        // A customer made by hand has no source hash. Zero is as good as any: its flag comes first.
+        let hash = hash
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, i64::from_be_bytes);
+        if let Err(failure) = add(known, identity_seed, lanes, id, 0, Some(hash)) {
+            return Ok(Err(failure));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Adds flags (`int4[]`) to identities (`text[]`).
+pub fn load_flags(
+    known: &mut Known,
+    identity_seed: u64,
+    lanes: Lanes,
+    ids: &[u8],
+    flags: &[u8],
+) -> Result<Result<(), Failure>, NotAnArray> {
+    for (id, flag) in elements(ids)?.zip(elements(flags)?) {
+        let flag = flag.and_then(|bytes| bytes.last()).copied().unwrap_or(0);
+        if let Err(failure) = add(known, identity_seed, lanes, id, flag, None) {
+            return Ok(Err(failure));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn add(
+    known: &mut Known,
+    identity_seed: u64,
+    lanes: Lanes,
+    id: Option<&[u8]>,
+    flags: u8,
+    hash: Option<i64>,
+) -> Result<(), Failure> {
+    let (lane_hash, identity) = hash_identity(id.unwrap_or_default(), identity_seed);
+    if lanes.contains(lane_hash) {
+        known.update(identity, |old| {
+            (flags, hash.or(old.map(|old| old.1)).unwrap_or(0), ())
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array(elements: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut out = [1, 1, 25, elements.len() as i32, 1]
+            .iter()
+            .flat_map(|n: &i32| n.to_be_bytes())
+            .collect::<Vec<_>>();
+        for element in elements {
+            out.extend(element.map_or(-1, |bytes| bytes.len() as i32).to_be_bytes());
+            out.extend(element.unwrap_or_default());
+        }
+        out
+    }
+
+    #[test]
+    fn arrays_are_read_with_their_nulls() {
+        let bytes = array(&[Some(b"ab"), None, Some(b"")]);
+        let read: Vec<_> = elements(&bytes).unwrap().collect();
+        assert_eq!(read, [Some(&b"ab"[..]), None, Some(&b""[..])]);
+        assert_eq!(elements(&[]).unwrap().count(), 0);
+        assert_eq!(elements(&[0, 0, 0, 2, 0, 0, 0, 0]).err(), Some(NotAnArray));
+    }
+}

@@ -1,0 +1,207 @@
+//! One thread that reads the source, cuts it into chunks of whole records and gives them to the parsers, in order.
+//!
+//! The order is kept by a queue of promises: each chunk's parsed rows arrive in a channel of their own, and the queue of
+//! those channels is in file order. Its length bounds how much is in memory.
+
+use crate::parse::{HashKeys, Parsed, parse};
+use crate::plan::Plan;
+use crate::scan::{Cut, Cutter};
+use crate::source::{Source, read_full};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::io;
+use std::sync::Arc;
+
+/// Bytes read at once. Half a mebibyte and its rows fit the second-level cache of a core; larger was not faster.
+pub const CHUNK_BYTES: usize = 512 << 10;
+/// Bytes of a reject that are kept.
+pub const RAW_BYTES: usize = 64 << 10;
+
+/// A chunk and what it holds.
+#[derive(Default)]
+pub struct Chunk {
+    pub bytes: Vec<u8>,
+    pub parsed: Parsed,
+}
+
+/// The file, in order.
+pub enum Piece {
+    /// Bytes that hold no record of their own (the header, the middle of an oversize record): only hashed.
+    Bytes(Vec<u8>),
+    Records {
+        chunk: Receiver<Chunk>,
+        is_last: bool,
+    },
+    /// A record over the limit begins here; its bytes follow as `Bytes`.
+    OversizeBegins,
+    /// It ends here.
+    Oversize {
+        span: u64,
+        lines: u32,
+        raw: Vec<u8>,
+        is_terminated: bool,
+    },
+    Failed(io::Error),
+}
+
+struct Job {
+    chunk: Chunk,
+    answer: Sender<Chunk>,
+}
+
+/// What the reader needs to know of a file.
+pub struct Reading {
+    pub source: Source,
+    /// Bytes that were read from the source already, to see its header.
+    pub head: Vec<u8>,
+    pub data_start: usize,
+    pub plan: Arc<Plan>,
+    pub keys: HashKeys,
+    pub parsers: usize,
+}
+
+/// Starts the reader and its parsers; they end when the pieces are dropped. Used chunks go back through the sender.
+pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
+    let parsers = reading.parsers.max(1);
+    let (pieces, in_order) = bounded(parsers + 1);
+    let (recycle, used) = unbounded();
+    let (jobs, work) = bounded::<Job>(parsers);
+    for number in 0..parsers {
+        let (work, plan, keys) = (work.clone(), Arc::clone(&reading.plan), reading.keys);
+        spawn(format!("cp-parse-{number}"), move || {
+            for Job { mut chunk, answer } in work {
+                parse(&chunk.bytes, &plan, &keys, &mut chunk.parsed);
+                // Nobody waits for it once the import is stopped.
+                let _ = answer.send(chunk);
+            }
+        });
+    }
+    spawn("cp-read".to_owned(), move || {
+        let mut reader = Reader { pieces, used, jobs };
+        if let Err(Ended::Failed(error)) = reader.run(reading) {
+            let _ = reader.pieces.send(Piece::Failed(error));
+        }
+    });
+    (in_order, recycle)
+}
+
+/// A named thread that nobody joins: it ends when its channels do.
+pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .expect("the system can start a thread");
+}
+
+enum Ended {
+    Failed(io::Error),
+    /// The other side is gone.
+    Unwanted,
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+/// A record over the limit, while it is skipped.
+#[derive(Default)]
+struct Skipped {
+    span: u64,
+    lines: u32,
+    raw: Vec<u8>,
+}
+
+struct Reader {
+    pieces: Sender<Piece>,
+    used: Receiver<Chunk>,
+    jobs: Sender<Job>,
+}
+
+impl Reader {
+    fn run(&mut self, reading: Reading) -> Result<(), Ended> {
+        let Reading {
+            mut source,
+            head,
+            data_start,
+            plan,
+            ..
+        } = reading;
+        let mut cutter = Cutter::new(plan.delimiter);
+        let mut skipped: Option<Skipped> = None;
+        let mut buffer = head[data_start..].to_vec();
+        let mut is_final = false;
+        self.send(Piece::Bytes(head[..data_start].to_vec()))?;
+        loop {
+            match cutter.cut(&buffer, is_final) {
+                Cut::NeedMore => {
+                    let filled = buffer.len();
+                    buffer.resize(filled + CHUNK_BYTES, 0);
+                    let count = read_full(&mut source, &mut buffer[filled..])?;
+                    buffer.truncate(filled + count);
+                    is_final = count < CHUNK_BYTES;
+                }
+                Cut::Records { end } => {
+                    let next = self.next_buffer(&buffer[end..]);
+                    let is_last = is_final && end == buffer.len();
+                    buffer.truncate(end);
+                    let chunk = Chunk {
+                        bytes: std::mem::replace(&mut buffer, next.bytes),
+                        parsed: next.parsed,
+                    };
+                    let (answer, parsed) = bounded(1);
+                    self.jobs
+                        .send(Job { chunk, answer })
+                        .map_err(|_| Ended::Unwanted)?;
+                    self.send(Piece::Records {
+                        chunk: parsed,
+                        is_last,
+                    })?;
+                }
+                Cut::Skip {
+                    end,
+                    lines,
+                    is_last,
+                } => {
+                    if skipped.is_none() {
+                        self.send(Piece::OversizeBegins)?;
+                    }
+                    let record = skipped.get_or_insert_default();
+                    record.span += end as u64;
+                    record.lines += lines;
+                    let wanted = (RAW_BYTES - record.raw.len()).min(end);
+                    record.raw.extend_from_slice(&buffer[..wanted]);
+                    let rest = buffer.split_off(end);
+                    let is_terminated =
+                        !(is_final && rest.is_empty()) || buffer.last().is_some_and(is_line_end);
+                    self.send(Piece::Bytes(std::mem::replace(&mut buffer, rest)))?;
+                    if is_last && let Some(Skipped { span, lines, raw }) = skipped.take() {
+                        self.send(Piece::Oversize {
+                            span,
+                            lines,
+                            raw,
+                            is_terminated,
+                        })?;
+                    }
+                }
+                Cut::End => return Ok(()),
+            }
+        }
+    }
+
+    /// A used buffer, or a new one, that begins with what is left of the current one.
+    fn next_buffer(&self, rest: &[u8]) -> Chunk {
+        let mut next = self.used.try_recv().unwrap_or_default();
+        next.bytes.clear();
+        next.bytes.extend_from_slice(rest);
+        next
+    }
+
+    fn send(&self, piece: Piece) -> Result<(), Ended> {
+        self.pieces.send(piece).map_err(|_| Ended::Unwanted)
+    }
+}
+
+pub fn is_line_end(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}

@@ -1,0 +1,442 @@
+//! One thread that walks the rows of all chunks in file order, tells new from known, and fills the lanes' batches.
+//!
+//! All that depends on order happens here and only here: which row of an identity is the first, where a batch ends,
+//! what the bytes before a checkpoint hash to. So no number of parsers or lanes can change the outcome.
+
+use crate::batch::{Batch, Block, Parked};
+use crate::blocks::{BLOCK_BYTES, BlockHasher};
+use crate::customer::FIELDS;
+use crate::known::{HELD, Known, MANY, OverBudget, PARKED, SEEN};
+use crate::parse::{Code, Finding, Row};
+use crate::pgcopy::{put_bytes, put_i16, put_i64, put_null};
+use crate::pipeline::{Budget, Failure, Outlet};
+use crate::reader::{Chunk, Piece, RAW_BYTES, is_line_end};
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How rows become batches.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    pub import_id: i64,
+    /// Lanes of the whole import; a lane is a range of the lane hash.
+    pub lanes: u32,
+    /// The lanes of this run: `first_lane` and as many as `done_to` has entries.
+    pub first_lane: u32,
+    /// For each lane of this run, the offset up to which it is done.
+    pub done_to: Vec<u64>,
+    /// Rows that begin at or behind this offset are left alone.
+    pub until: Option<u64>,
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+    /// A lane closes a batch after so many bytes of file, even an empty one.
+    pub checkpoint_bytes: u64,
+    /// Changed rows wait for the end of the file: there is no key to merge by yet.
+    pub parks_changed: bool,
+    /// Line ends before the first record.
+    pub header_lines: u64,
+    /// Off only to measure what it costs.
+    pub hashes_blocks: bool,
+}
+
+/// The lane of an identity among `lanes`.
+pub fn lane_of(lane_hash: u64, lanes: u32) -> u32 {
+    ((u128::from(lane_hash) * u128::from(lanes)) >> 64) as u32
+}
+
+/// Rejects have no identity; they belong to the first lane.
+const REJECT_LANE: u32 = 0;
+/// Rows whose map slots are read ahead of their turn. 16 reads overlap; 32 were not faster.
+const AHEAD: usize = 16;
+
+struct Lane {
+    batch: Batch,
+    outlet: Outlet,
+    done_to: u64,
+    blocks_told: usize,
+}
+
+pub struct Sequencer {
+    routing: Routing,
+    /// Without it every row is new: for people who want the parsed rows and no import.
+    known: Option<Known>,
+    lanes: Vec<Lane>,
+    hasher: BlockHasher,
+    blocks: Vec<Block>,
+    lines: u64,
+    budget: Arc<Budget>,
+    position: Arc<AtomicU64>,
+}
+
+impl Sequencer {
+    pub fn new(
+        routing: Routing,
+        known: Option<Known>,
+        outlets: Vec<Outlet>,
+        budget: Arc<Budget>,
+        position: Arc<AtomicU64>,
+    ) -> Self {
+        let lanes = (routing.first_lane..).zip(outlets).zip(&routing.done_to);
+        let lanes = lanes
+            .map(|((lane, outlet), &done_to)| Lane {
+                batch: Batch {
+                    lane,
+                    from: done_to,
+                    to: done_to,
+                    ..Batch::default()
+                },
+                outlet,
+                done_to,
+                blocks_told: (done_to / BLOCK_BYTES) as usize,
+            })
+            .collect();
+        let lines = routing.header_lines;
+        Sequencer {
+            routing,
+            known,
+            lanes,
+            hasher: BlockHasher::default(),
+            blocks: Vec::new(),
+            lines,
+            budget,
+            position,
+        }
+    }
+
+    /// Walks to the end of the file (or to `until`) and closes every lane's last batch. Answers with the batch of a last
+    /// record without line end, which a longer file might continue: the caller commits it when nothing more can come.
+    pub fn run(
+        mut self,
+        pieces: &Receiver<Piece>,
+        recycle: &Sender<Chunk>,
+    ) -> Result<(Option<Batch>, u64), Failure> {
+        let mut offset = 0;
+        for piece in pieces {
+            self.budget.check()?;
+            match piece {
+                Piece::Bytes(bytes) => {
+                    self.hash(&bytes);
+                    offset += bytes.len() as u64;
+                }
+                Piece::Records { chunk, is_last } => {
+                    let chunk = chunk.recv().map_err(|_| Failure::Broken)?;
+                    let is_open_ended = is_last && !chunk.bytes.last().is_some_and(is_line_end);
+                    if let Some(tail) = self.walk(&chunk, offset, is_open_ended)? {
+                        return Ok((tail, offset + chunk.bytes.len() as u64));
+                    }
+                    offset += chunk.bytes.len() as u64;
+                    self.lines += u64::from(chunk.parsed.lines);
+                    self.checkpoint(offset)?;
+                    // The reader may be gone already.
+                    let _ = recycle.send(chunk);
+                }
+                Piece::OversizeBegins => {
+                    // Its bytes are hashed as they pass, so this is the last chance for a checkpoint before it.
+                    self.close_all(offset)?;
+                    if self.routing.until.is_some_and(|until| offset >= until) {
+                        return Ok((None, offset));
+                    }
+                }
+                Piece::Oversize {
+                    span,
+                    lines,
+                    raw,
+                    is_terminated,
+                } => {
+                    let finding = Finding {
+                        start: 0,
+                        end: 0,
+                        line: 0,
+                        code: Code::RecordOverLimit,
+                        field: None,
+                        warning: false,
+                    };
+                    self.reject(&finding, offset - span, offset, &raw);
+                    if !is_terminated {
+                        return Ok((self.close_tail(offset, REJECT_LANE), offset));
+                    }
+                    self.lines += u64::from(lines);
+                }
+                Piece::Failed(error) => return Err(Failure::Io(error)),
+            }
+            self.position.store(offset, Ordering::Relaxed);
+        }
+        self.close_all(offset)?;
+        Ok((None, offset))
+    }
+
+    /// Walks the records of one chunk. `Some`: the walk ends here, with the batch of an open-ended last record, if any.
+    fn walk(
+        &mut self,
+        chunk: &Chunk,
+        offset: u64,
+        is_open_ended: bool,
+    ) -> Result<Option<Option<Batch>>, Failure> {
+        let Chunk { bytes, parsed } = chunk;
+        let mut findings = parsed.findings.iter().peekable();
+        let mut hashed = 0;
+        let mut rows = parsed.rows.iter().enumerate().peekable();
+        loop {
+            let (start, end, lane) = match (rows.peek(), findings.peek()) {
+                (Some((_, row)), Some(finding)) if finding.start < row.start => {
+                    (finding.start, finding.end, REJECT_LANE)
+                }
+                (Some((_, row)), _) => (
+                    row.start,
+                    row.end,
+                    lane_of(row.lane_hash, self.routing.lanes),
+                ),
+                (None, Some(finding)) => (finding.start, finding.end, REJECT_LANE),
+                (None, None) => break,
+            };
+            let from = offset + u64::from(start);
+            let is_behind = self.routing.until.is_some_and(|until| from >= until);
+            let is_tail = is_open_ended && end as usize == bytes.len();
+            if is_behind || is_tail {
+                self.hash(&bytes[hashed..start as usize]);
+                hashed = start as usize;
+                self.close_all(from)?;
+                if is_behind {
+                    return Ok(Some(None));
+                }
+            }
+            let to = offset + u64::from(end);
+            if rows.peek().is_some_and(|(_, row)| row.start == start) {
+                let (number, row) = rows.next().expect("it was just seen");
+                if number % AHEAD == 0 {
+                    self.touch_ahead(&parsed.rows[number..]);
+                }
+                let warning = findings.next_if(|finding| finding.start == start);
+                if self.take(row, &parsed.payload, from)?
+                    && let Some(warning) = warning
+                {
+                    self.warn(
+                        warning,
+                        from,
+                        to,
+                        lane,
+                        &bytes[start as usize..end as usize],
+                    );
+                }
+            } else {
+                let finding = findings.next().expect("it was just seen");
+                self.reject(finding, from, to, &bytes[start as usize..end as usize]);
+            }
+            if is_tail {
+                self.hash(&bytes[hashed..]);
+                return Ok(Some(self.close_tail(to, lane)));
+            }
+            if let Some(index) = self.index(lane)
+                && self.is_full(index)
+            {
+                self.hash(&bytes[hashed..end as usize]);
+                hashed = end as usize;
+                self.close(index, to)?;
+            }
+        }
+        self.hash(&bytes[hashed..]);
+        Ok(None)
+    }
+
+    /// The place of a lane in this run, if it is of this run.
+    fn index(&self, lane: u32) -> Option<usize> {
+        let index = lane.checked_sub(self.routing.first_lane)? as usize;
+        (index < self.lanes.len()).then_some(index)
+    }
+
+    fn touch_ahead(&self, rows: &[Row]) {
+        if let Some(known) = &self.known {
+            let next = rows.iter().skip(AHEAD).take(AHEAD);
+            std::hint::black_box(next.fold(0, |sum, row| sum ^ known.touch(row.identity)));
+        }
+    }
+
+    /// Sorts one row into its lane's batch; false if it is not for this run. Line numbers count from 1.
+    fn take(&mut self, row: &Row, payload: &[u8], from: u64) -> Result<bool, Failure> {
+        let Some(index) = self.index(lane_of(row.lane_hash, self.routing.lanes)) else {
+            return Ok(false);
+        };
+        let lane = &mut self.lanes[index];
+        let hash = row.source_hash;
+        let is_done = from < lane.done_to;
+        let parks_changed = self.routing.parks_changed;
+        let verdict = match &mut self.known {
+            None => Ok(Verdict::Fresh),
+            Some(known) if is_done => known.update(row.identity, |old| match old {
+                // Its outcome is in the database; what later rows need is its hash.
+                Some((flags, _)) if flags & SEEN == 0 => (SEEN, hash, Verdict::Unchanged),
+                Some((_, kept)) => (0, kept, Verdict::Unchanged),
+                None => (SEEN, hash, Verdict::Unchanged),
+            }),
+            Some(known) => known.update(row.identity, |old| judge(old, hash, parks_changed)),
+        };
+        let verdict = verdict?;
+        if is_done {
+            return Ok(false);
+        }
+        let line = self.lines + u64::from(row.line) + 1;
+        let columns = &payload[row.at as usize..][..row.len as usize];
+        let batch = &mut lane.batch;
+        batch.counts.processed += 1;
+        batch.last_row_hash = Some(hash);
+        batch.last_line = line;
+        match verdict {
+            Verdict::Fresh => {
+                batch.counts.fresh += 1;
+                batch.fresh.push(columns, line, hash);
+            }
+            Verdict::Changed => {
+                batch.counts.changed += 1;
+                batch.changed.push(columns, line, hash);
+            }
+            Verdict::Unchanged => batch.counts.unchanged += 1,
+            Verdict::Parked(parked) => {
+                match parked {
+                    Parked::First => batch.counts.pending += 1,
+                    Parked::Later { .. } => batch.counts.duplicate += 1,
+                }
+                batch.waiting.push(columns, line, hash);
+                batch.parked.push(parked);
+            }
+        }
+        Ok(true)
+    }
+
+    fn reject(&mut self, finding: &Finding, from: u64, to: u64, raw: &[u8]) {
+        if let Some(index) = self.index(REJECT_LANE)
+            && from >= self.lanes[index].done_to
+        {
+            let counts = &mut self.lanes[index].batch.counts;
+            counts.processed += 1;
+            counts.skipped += 1;
+            self.note(finding, from, to, index, raw);
+        }
+    }
+
+    fn warn(&mut self, finding: &Finding, from: u64, to: u64, lane: u32, raw: &[u8]) {
+        if let Some(index) = self.index(lane) {
+            self.lanes[index].batch.counts.warnings += 1;
+            self.note(finding, from, to, index, raw);
+        }
+    }
+
+    fn note(&mut self, finding: &Finding, from: u64, to: u64, index: usize, raw: &[u8]) {
+        let line = self.lines + u64::from(finding.line) + 1;
+        let batch = &mut self.lanes[index].batch;
+        batch.last_line = line;
+        let out = &mut batch.findings;
+        put_i16(out, 9);
+        put_i64(out, self.routing.import_id);
+        put_i64(out, line as i64);
+        put_i64(out, from as i64);
+        put_i64(out, to as i64);
+        put_bytes(
+            out,
+            if finding.warning {
+                b"warning"
+            } else {
+                b"reject"
+            },
+        );
+        put_bytes(out, finding.code.as_str().as_bytes());
+        match finding.field {
+            Some(field) => put_bytes(out, FIELDS[field as usize].name.as_bytes()),
+            None => put_null(out),
+        }
+        put_bytes(out, finding.code.message().as_bytes());
+        put_bytes(out, &raw[..raw.len().min(RAW_BYTES)]);
+    }
+
+    fn hash(&mut self, bytes: &[u8]) {
+        if self.routing.hashes_blocks {
+            self.hasher.feed(bytes, |block| self.blocks.push(block));
+        }
+    }
+
+    fn is_full(&self, index: usize) -> bool {
+        let batch = &self.lanes[index].batch;
+        batch.rows() >= self.routing.batch_rows || batch.bytes() >= self.routing.batch_bytes
+    }
+
+    /// Closes what has waited for long, at a border of chunks.
+    fn checkpoint(&mut self, to: u64) -> Result<(), Failure> {
+        self.budget.check()?;
+        for index in 0..self.lanes.len() {
+            if to.saturating_sub(self.lanes[index].batch.from) >= self.routing.checkpoint_bytes {
+                self.close(index, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_all(&mut self, to: u64) -> Result<(), Failure> {
+        (0..self.lanes.len()).try_for_each(|index| self.close(index, to))
+    }
+
+    fn close_tail(&mut self, to: u64, lane: u32) -> Option<Batch> {
+        let index = self.index(lane)?;
+        Some(self.finish_batch(index, to))
+    }
+
+    /// Sends a lane's batch and begins the next. A lane that is ahead of `to`, after a resume, has nothing to send.
+    fn close(&mut self, index: usize, to: u64) -> Result<(), Failure> {
+        if to <= self.lanes[index].batch.from {
+            return Ok(());
+        }
+        let batch = self.finish_batch(index, to);
+        self.budget.take(batch.bytes())?;
+        self.lanes[index].outlet.send(batch)
+    }
+
+    fn finish_batch(&mut self, index: usize, to: u64) -> Batch {
+        let lane = &mut self.lanes[index];
+        let next = Batch {
+            lane: lane.batch.lane,
+            from: to,
+            to,
+            ..Batch::default()
+        };
+        let mut batch = std::mem::replace(&mut lane.batch, next);
+        batch.to = to;
+        batch.tail_hash = self.hasher.tail();
+        batch.blocks = self
+            .blocks
+            .get(lane.blocks_told..)
+            .unwrap_or_default()
+            .to_vec();
+        lane.blocks_told = lane.blocks_told.max(self.blocks.len());
+        batch
+    }
+}
+
+enum Verdict {
+    Fresh,
+    Changed,
+    Unchanged,
+    Parked(Parked),
+}
+
+/// What a row is, given what is known of its identity; and what is known of it from now on.
+fn judge(old: Option<(u8, i64)>, hash: i64, parks_changed: bool) -> (u8, i64, Verdict) {
+    match old {
+        None => (SEEN, hash, Verdict::Fresh),
+        Some((flags, first)) if flags & SEEN != 0 => {
+            let first_hash = (flags & PARKED == 0).then_some(first);
+            (0, first, Verdict::Parked(Parked::Later { first_hash }))
+        }
+        Some((flags, _)) if flags & MANY != 0 => {
+            (SEEN | PARKED, hash, Verdict::Parked(Parked::First))
+        }
+        Some((_, known)) if known == hash => (SEEN, hash, Verdict::Unchanged),
+        Some((flags, _)) if flags & HELD != 0 || parks_changed => {
+            (SEEN | PARKED, hash, Verdict::Parked(Parked::First))
+        }
+        Some(_) => (SEEN, hash, Verdict::Changed),
+    }
+}
+
+impl From<OverBudget> for Failure {
+    fn from(_: OverBudget) -> Self {
+        Failure::OverBudget
+    }
+}

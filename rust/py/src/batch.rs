@@ -1,0 +1,205 @@
+//! A batch and its streams.
+
+use customer_panel_core::batch::Part;
+use customer_panel_core::blocks::BLOCK_BYTES;
+use customer_panel_core::pgcopy::{HEADER, TRAILER, Target};
+use customer_panel_core::pipeline::Held;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Bytes handed to libpq at once: what its own buffer takes without growing, and few calls.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// Rows of one lane that are committed together.
+#[pyclass(frozen, module = "customer_panel._native")]
+pub struct Batch {
+    held: Arc<RwLock<Held>>,
+}
+
+impl From<Held> for Batch {
+    fn from(held: Held) -> Self {
+        Batch {
+            held: Arc::new(RwLock::new(held)),
+        }
+    }
+}
+
+impl Batch {
+    fn read<T>(&self, look: impl FnOnce(&Held) -> T) -> T {
+        look(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pieces(&self, part: Part, target: Target) -> Pieces {
+        let state = RwLock::new(Position {
+            next: 0,
+            is_complete: false,
+            buffer: Vec::with_capacity(PIECE_BYTES + 8192),
+        });
+        Pieces {
+            held: Arc::clone(&self.held),
+            part,
+            target,
+            state,
+        }
+    }
+}
+
+#[pymethods]
+impl Batch {
+    #[getter]
+    fn lane(&self) -> u32 {
+        self.read(|batch| batch.lane)
+    }
+
+    /// The byte span of the file whose rows of this lane these are.
+    #[getter]
+    fn span(&self) -> (u64, u64) {
+        self.read(|batch| (batch.from, batch.to))
+    }
+
+    /// Rows by kind: processed, fresh, changed, unchanged, duplicate, pending, skipped, warnings.
+    #[getter]
+    fn counts(&self) -> (u64, u64, u64, u64, u64, u64, u64, u64) {
+        self.read(|batch| {
+            let c = batch.counts;
+            (
+                c.processed,
+                c.fresh,
+                c.changed,
+                c.unchanged,
+                c.duplicate,
+                c.pending,
+                c.skipped,
+                c.warnings,
+            )
+        })
+    }
+
+    #[getter]
+    fn last_row_hash(&self) -> Option<i64> {
+        self.read(|batch| batch.last_row_hash)
+    }
+
+    #[getter]
+    fn last_line(&self) -> u64 {
+        self.read(|batch| batch.last_line)
+    }
+
+    /// (number, hash) of the 16 MiB blocks completed since the lane's previous batch.
+    #[getter]
+    fn blocks(&self) -> Vec<(u64, i64)> {
+        self.read(|batch| {
+            batch
+                .blocks
+                .iter()
+                .map(|block| (block.number, block.hash))
+                .collect()
+        })
+    }
+
+    /// Hash of the file from its last 16 MiB border to the end of the span.
+    #[getter]
+    fn tail_hash(&self) -> i64 {
+        self.read(|batch| batch.tail_hash)
+    }
+
+    /// Puts the rows in the order of their keys.
+    fn sort(&self, py: Python<'_>) {
+        py.detach(|| {
+            self.held
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .sort()
+        });
+    }
+
+    /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`.
+    fn fresh(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
+        self.pieces(
+            Part::Fresh,
+            Target::Customers {
+                first_id,
+                import_id,
+                source_id,
+            },
+        )
+    }
+
+    /// Binary COPY of the changed rows into `stage (source_line, source_hash, clears, <12 columns>)`.
+    fn changed(&self, clears: i32) -> Pieces {
+        self.pieces(Part::Changed, Target::Stage { clears })
+    }
+
+    /// The new rows, framed for `stage`.
+    fn fresh_to_stage(&self, clears: i32) -> Pieces {
+        self.pieces(Part::Fresh, Target::Stage { clears })
+    }
+
+    /// Binary COPY into `import_parked`.
+    fn parked(&self, import_id: i64) -> Pieces {
+        self.pieces(Part::Waiting, Target::Parked { import_id })
+    }
+
+    /// Binary COPY into `import_rejects`; empty where there is nothing to tell.
+    fn findings<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.read(|batch| match batch.findings.as_slice() {
+            [] => PyBytes::new(py, b""),
+            findings => PyBytes::new(py, &[&HEADER, findings, &TRAILER].concat()),
+        })
+    }
+
+    #[classattr]
+    const BLOCK_BYTES: u64 = BLOCK_BYTES;
+}
+
+struct Position {
+    next: usize,
+    is_complete: bool,
+    buffer: Vec<u8>,
+}
+
+/// A COPY stream, as an iterator of `bytes` of about 128 KiB.
+#[pyclass(frozen, module = "customer_panel._native")]
+pub struct Pieces {
+    held: Arc<RwLock<Held>>,
+    part: Part,
+    target: Target,
+    state: RwLock<Position>,
+}
+
+#[pymethods]
+impl Pieces {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        // Framing touches no Python object, so the other threads may run.
+        let piece = py.detach(|| {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let Position {
+                next,
+                is_complete,
+                buffer,
+            } = &mut *state;
+            if *is_complete {
+                return None;
+            }
+            buffer.clear();
+            let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+            *is_complete = held.frame(self.part, self.target, next, PIECE_BYTES, buffer);
+            Some(())
+        });
+        piece.map(|()| {
+            PyBytes::new(
+                py,
+                &self
+                    .state
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .buffer,
+            )
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Failures of the core as Python exceptions.
+
+use customer_panel_core::pipeline::Failure;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::prelude::*;
+
+create_exception!(
+    _native,
+    OverBudget,
+    PyException,
+    "The map of known identities would take more than its memory."
+);
+create_exception!(_native, Stopped, PyException, "The pipeline was stopped.");
+create_exception!(
+    _native,
+    PlanError,
+    PyException,
+    "The columns cannot be matched with the fields of a customer. args: (code, message)."
+);
+
+/// A failure of the core on its way to Python.
+pub struct NativeError(Failure);
+
+impl From<Failure> for NativeError {
+    fn from(failure: Failure) -> Self {
+        NativeError(failure)
+    }
+}
+
+impl From<NativeError> for PyErr {
+    fn from(NativeError(failure): NativeError) -> Self {
+        match failure {
+            Failure::Io(error) => error.into(),
+            Failure::OverBudget => OverBudget::new_err(()),
+            Failure::Stopped => Stopped::new_err(()),
+            Failure::Broken => PyRuntimeError::new_err(
+                "a thread of the pipeline died; this is a defect, please report it",
+            ),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The extension module `customer_panel._native`: names, conversions, the GIL. No decisions.
+
+mod batch;
+mod errors;
+mod generate;
+mod known;
+mod pipeline;
+mod plan;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::batch::{Batch, Pieces};
+    #[pymodule_export]
+    use super::errors::{OverBudget, PlanError, Stopped};
+    #[pymodule_export]
+    use super::generate::generate;
+    #[pymodule_export]
+    use super::known::Known;
+    #[pymodule_export]
+    use super::pipeline::{Feed, Pipeline, verify};
+    #[pymodule_export]
+    use super::plan::{Plan, customer_fields, finding_codes};
+
+    use super::*;
+
+    /// The version of the rules by which values and identities are normalised.
+    #[pymodule_export]
+    const RULES_VERSION: u32 = customer_panel_core::customer::RULES_VERSION;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,205 @@
+//! Pipelines and their sources.
+
+use crate::batch::Batch;
+use crate::errors::NativeError;
+use crate::known::Known;
+use crate::plan::Plan;
+use customer_panel_core::batch::Block;
+use customer_panel_core::blocks;
+use customer_panel_core::parse::HashKeys;
+use customer_panel_core::pipeline::Pipeline as CorePipeline;
+use customer_panel_core::reader::Reading;
+use customer_panel_core::sequence::Routing;
+use customer_panel_core::source::{self, Located, Source};
+use pyo3::prelude::*;
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+fn file(descriptor: i32) -> io::Result<File> {
+    // SAFETY: the descriptor belongs to a file object that the caller holds open during this call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    borrowed.try_clone_to_owned().map(File::from)
+}
+
+/// Hands buffers to a pipeline whose source is not a file.
+#[pyclass(frozen, module = "customer_panel._native")]
+pub struct Feed {
+    feed: Mutex<Option<source::Feed>>,
+    fed: Mutex<Option<source::Fed>>,
+}
+
+#[pymethods]
+impl Feed {
+    #[new]
+    fn new() -> Self {
+        let (feed, fed) = source::feed();
+        Feed {
+            feed: Mutex::new(Some(feed)),
+            fed: Mutex::new(Some(fed)),
+        }
+    }
+
+    /// Waits for room and hands `buffer` over; False where nobody reads any more.
+    fn push(&self, py: Python<'_>, buffer: &[u8]) -> bool {
+        let owned = buffer.to_vec();
+        py.detach(|| {
+            self.locked()
+                .as_ref()
+                .is_some_and(|feed| feed.push(Ok(owned)))
+        })
+    }
+
+    /// Ends the source, as its end or (with `error`) as a failure to read it.
+    #[pyo3(signature = (error=None))]
+    fn close(&self, py: Python<'_>, error: Option<String>) {
+        py.detach(|| {
+            let feed = self.locked().take();
+            if let (Some(feed), Some(error)) = (feed, error) {
+                feed.push(Err(io::Error::other(error)));
+            }
+        });
+    }
+}
+
+impl Feed {
+    fn locked(&self) -> std::sync::MutexGuard<'_, Option<source::Feed>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a source and sorts its rows into the batches of lanes, on threads of its own.
+#[pyclass(frozen, module = "customer_panel._native")]
+pub struct Pipeline {
+    core: CorePipeline,
+}
+
+#[pymethods]
+impl Pipeline {
+    /// `source`: a descriptor, or a Feed. `head`: bytes of it that were read already; they hold the header.
+    /// `done_to`: for each lane of this run (from `first_lane` on, of `lanes`) the offset up to which it is done.
+    #[new]
+    #[pyo3(signature = (source, plan, *, seed, head, lanes, done_to, first_lane=0, known=None, import_id=0,
+        blank_clear=false, until=None, batch_rows=200_000, batch_bytes=16 << 20, budget=64 << 20,
+        checkpoint_bytes=64 << 20, parks_changed=false, hashes_blocks=true, parsers=2))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of one constructor"
+    )]
+    fn new(
+        source: Either<'_>,
+        plan: &Plan,
+        seed: i64,
+        head: &[u8],
+        lanes: u32,
+        done_to: Vec<u64>,
+        first_lane: u32,
+        known: Option<&Known>,
+        import_id: i64,
+        blank_clear: bool,
+        until: Option<u64>,
+        batch_rows: usize,
+        batch_bytes: usize,
+        budget: usize,
+        checkpoint_bytes: u64,
+        parks_changed: bool,
+        hashes_blocks: bool,
+        parsers: usize,
+    ) -> PyResult<Self> {
+        let source = match source {
+            Either::Descriptor(descriptor) => {
+                Source::File(Located::new(file(descriptor)?, head.len() as u64))
+            }
+            Either::Feed(feed) => {
+                let fed = feed
+                    .get()
+                    .fed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                Source::Fed(fed.ok_or_else(|| {
+                    pyo3::exceptions::PyRuntimeError::new_err("a feed serves one pipeline")
+                })?)
+            }
+        };
+        let keys = HashKeys::new(seed as u64, &plan.core, blank_clear);
+        let (data_start, header_lines) = plan.start();
+        let data_start = data_start as usize;
+        let reading = Reading {
+            source,
+            head: head.to_vec(),
+            data_start,
+            plan: Arc::clone(&plan.core),
+            keys,
+            parsers,
+        };
+        let routing = Routing {
+            import_id,
+            lanes,
+            first_lane,
+            done_to,
+            until,
+            batch_rows: batch_rows.max(1),
+            batch_bytes,
+            checkpoint_bytes,
+            parks_changed,
+            header_lines,
+            hashes_blocks,
+        };
+        let known = known.map(Known::take).transpose()?;
+        Ok(Pipeline {
+            core: CorePipeline::start(reading, routing, known, budget),
+        })
+    }
+
+    /// The next batch of a lane, in file order; None when there are no more, for whatever reason.
+    fn next_batch(&self, py: Python<'_>, lane: u32) -> Option<Batch> {
+        py.detach(|| self.core.next(lane)).map(Batch::from)
+    }
+
+    /// Waits for the end of the source: the batch of a last record without line end, if any, and the bytes read.
+    ///
+    /// Raises OSError, OverBudget, or Stopped. To be called once.
+    fn outcome(&self, py: Python<'_>) -> PyResult<(Option<Batch>, u64)> {
+        let outcome = py
+            .detach(|| self.core.outcome())
+            .map_err(NativeError::from)?;
+        Ok((outcome.tail.map(Batch::from), outcome.end))
+    }
+
+    /// Bytes read and sorted so far.
+    #[getter]
+    fn position(&self) -> u64 {
+        self.core.position()
+    }
+
+    /// Stops all threads at their next step.
+    fn stop(&self) {
+        self.core.stop();
+    }
+}
+
+#[derive(FromPyObject)]
+enum Either<'py> {
+    Descriptor(i32),
+    Feed(Bound<'py, Feed>),
+}
+
+/// Holds the first `done_to` bytes of a file against the hashes of its blocks: None, or the span that differs.
+#[pyfunction]
+pub fn verify(
+    py: Python<'_>,
+    descriptor: i32,
+    blocks: Vec<(u64, i64)>,
+    done_to: u64,
+    tail_hash: i64,
+) -> PyResult<Option<(u64, u64)>> {
+    let blocks: Vec<Block> = blocks
+        .into_iter()
+        .map(|(number, hash)| Block { number, hash })
+        .collect();
+    let source = Located::new(file(descriptor)?, 0);
+    let changed = py.detach(|| blocks::verify(source, &blocks, done_to, tail_hash))?;
+    Ok(changed.map(|span| (span.from, span.to)))
+}

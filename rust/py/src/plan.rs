@@ -1,0 +1,169 @@
+//! Header matching.
+
+use crate::errors::PlanError;
+use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME};
+use customer_panel_core::findings::Code;
+use customer_panel_core::plan::{DateOrder, Plan as CorePlan, PlanError as CoreError};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// Which column of a file is which field of a customer. Decided once per import.
+#[pyclass(frozen, module = "customer_panel._native")]
+pub struct Plan {
+    pub core: Arc<CorePlan>,
+    /// Bytes and line ends before the first record.
+    #[pyo3(get)]
+    data_start: u64,
+    #[pyo3(get)]
+    header_lines: u64,
+}
+
+impl From<CoreError> for crate::plan::Failed {
+    fn from(error: CoreError) -> Self {
+        Failed(error)
+    }
+}
+
+/// A plan that could not be made, on its way to Python.
+pub struct Failed(CoreError);
+
+impl From<Failed> for PyErr {
+    fn from(Failed(error): Failed) -> Self {
+        PlanError::new_err((error.code(), error.to_string()))
+    }
+}
+
+fn date_order(name: Option<&str>) -> PyResult<DateOrder> {
+    match name {
+        None => Ok(DateOrder::Auto),
+        Some("mdy") => Ok(DateOrder::Mdy),
+        Some("dmy") => Ok(DateOrder::Dmy),
+        Some(other) => Err(PyValueError::new_err(format!(
+            "date order {other:?} is neither 'mdy' nor 'dmy'"
+        ))),
+    }
+}
+
+impl Plan {
+    pub fn start(&self) -> (u64, u64) {
+        (self.data_start, self.header_lines)
+    }
+}
+
+#[pymethods]
+impl Plan {
+    #[staticmethod]
+    #[pyo3(signature = (sample, *, delimiter=None, overrides=Vec::new(), date_order=None))]
+    fn from_header(
+        sample: &[u8],
+        delimiter: Option<&str>,
+        overrides: Vec<(String, String)>,
+        date_order: Option<&str>,
+    ) -> PyResult<Self> {
+        let delimiter = delimiter.map(|text| text.as_bytes()[0]);
+        let order = self::date_order(date_order)?;
+        let (core, data_start, lines) =
+            CorePlan::from_header(sample, delimiter, &overrides, order).map_err(Failed)?;
+        Ok(Plan {
+            core: Arc::new(core),
+            data_start: data_start as u64,
+            header_lines: lines.into(),
+        })
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (delimiter, headers, mapping, *, date_order, data_start, header_lines))]
+    fn restore(
+        delimiter: &str,
+        headers: Vec<String>,
+        mapping: Vec<(String, String)>,
+        date_order: Option<&str>,
+        data_start: u64,
+        header_lines: u64,
+    ) -> PyResult<Self> {
+        let order = self::date_order(date_order)?;
+        let core =
+            CorePlan::restore(delimiter.as_bytes()[0], headers, &mapping, order).map_err(Failed)?;
+        Ok(Plan {
+            core: Arc::new(core),
+            data_start,
+            header_lines,
+        })
+    }
+
+    #[getter]
+    fn delimiter(&self) -> String {
+        char::from(self.core.delimiter).into()
+    }
+
+    #[getter]
+    fn headers(&self) -> Vec<String> {
+        self.core.headers.clone()
+    }
+
+    /// Header and field of each column that is read, in file order.
+    #[getter]
+    fn mapping(&self) -> Vec<(String, &'static str)> {
+        self.core
+            .mapping()
+            .into_iter()
+            .map(|(_, header, field)| (header, field))
+            .collect()
+    }
+
+    #[getter]
+    fn unmapped(&self) -> Vec<String> {
+        self.core.unmapped.clone()
+    }
+
+    /// Bit set of the columns of `customers` that the file can fill.
+    #[getter]
+    fn fields(&self) -> u32 {
+        let mapped = self.core.mapped;
+        let names = if mapped >> FULL_NAME & 1 == 1 {
+            1 << FIRST_NAME | 1 << LAST_NAME
+        } else {
+            0
+        };
+        (mapped | names) & ((1 << FIELDS.len()) - 1)
+    }
+}
+
+/// (name, camelCase name, kind, limit in characters, accepted headers) of the twelve columns.
+#[pyfunction]
+pub fn customer_fields() -> Vec<(
+    &'static str,
+    &'static str,
+    &'static str,
+    u32,
+    Vec<&'static str>,
+)> {
+    let kind = |kind| match kind {
+        Kind::Identity => "identity",
+        Kind::Text => "text",
+        Kind::Email => "email",
+        Kind::Date => "date",
+    };
+    let fields = FIELDS.iter();
+    fields
+        .map(|field| {
+            (
+                field.name,
+                field.camel,
+                kind(field.kind),
+                field.limit,
+                field.aliases.to_vec(),
+            )
+        })
+        .collect()
+}
+
+/// (code, message, is a warning) of all that can be wrong with a record.
+#[pyfunction]
+pub fn finding_codes() -> Vec<(&'static str, &'static str, bool)> {
+    Code::ALL
+        .iter()
+        .map(|code| (code.as_str(), code.message(), code.is_warning()))
+        .collect()
+}
