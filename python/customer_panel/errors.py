@@ -106,6 +106,13 @@ class MappingError(SourceError):
     hint = 'Name the columns yourself: --map "Header=field".'
 
 
+class TargetUnwritable(CustomerPanelError):
+    """The file cannot be written."""
+
+    code = "target_unwritable"
+    hint = "Check that its folder exists, is yours to write to, and has room."
+
+
 # -- the import ----------------------------------------------------------------------------------
 
 

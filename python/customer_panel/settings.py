@@ -140,9 +140,9 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 # What Prisma puts into a DATABASE_URL and libpq refuses; `schema` is translated, not dropped.
-_PRISMA_ONLY = frozenset(
-    "connection_limit pool_timeout socket_timeout pgbouncer statement_cache_size "
-    "sslidentity sslaccept single_use_connections".split()
+_PRISMA_ONLY = (
+    *("connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "sslaccept"),
+    *("statement_cache_size", "single_use_connections", "sslidentity"),
 )
 
 

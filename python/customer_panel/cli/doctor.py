@@ -1,0 +1,129 @@
+"""`customer-panel doctor`: what is here, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import rich_click
+
+from customer_panel import __version__
+from customer_panel.errors import CustomerPanelError
+from customer_panel.settings import Settings
+
+FREE_BYTES = 2 << 30  # a first load of 2,000,000 rows writes 1 GB of table and WAL
+FILES = 256  # PostgreSQL's programs and ours stay far below this
+
+
+class Finding(NamedTuple):
+    """One line of the report; `hint` is set when something is wrong."""
+
+    name: str
+    value: str
+    hint: str | None = None
+
+
+@click.command(cls=rich_click.RichCommand)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check this installation: programs, settings, database, disk. Exit 1 if something is wrong."""
+    findings = list(_examine())
+    wrong = [finding for finding in findings if finding.hint is not None]
+    if as_json:
+        click.echo(json.dumps({"ok": not wrong, "findings": [f._asdict() for f in findings]}))
+    else:
+        for finding in findings:
+            mark = click.style("ok   ", fg="green")
+            if finding.hint is not None:
+                mark = click.style("wrong", fg="red", bold=True)
+            click.echo(f"{mark} {finding.name:<24} {finding.value}")
+            if finding.hint:
+                click.echo(f"      {click.style('hint:', fg='cyan')} {finding.hint}")
+    ctx.exit(1 if wrong else 0)
+
+
+def _examine() -> Iterator[Finding]:
+    yield Finding("customer-panel", __version__)
+    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
+    yield Finding("platform", f"{platform.platform()}, {os.cpu_count()} cores")
+    yield from _native()
+    try:
+        settings = Settings.load()
+    except CustomerPanelError as wrong:
+        yield _wrong("settings", wrong)
+        return
+    for name, value in settings.shown():
+        if value != "not set":
+            yield Finding(name, value)
+    yield from _disk(settings.home)
+    yield from _files()
+    if settings.database_url is None:
+        yield _checked("PostgreSQL programs", lambda: _programs(settings))
+    yield _checked("database", lambda: _database(settings))
+
+
+def _native() -> Iterator[Finding]:
+    try:
+        from customer_panel import _native as extension
+    except ImportError as missing:
+        yield Finding("extension", str(missing), "Install again: pip install customer-panel.")
+        return
+    yield Finding("extension", str(extension.__file__))
+
+
+def _disk(home: Path) -> Iterator[Finding]:
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    hint = None
+    if free < FREE_BYTES:
+        hint = "Make room, or set CP_HOME to a folder on a larger disk."
+    yield Finding("free disk space", f"{free / 1e9:.1f} GB at {there}", hint)
+
+
+def _files() -> Iterator[Finding]:
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hint = f"Raise it: ulimit -n {FILES}." if 0 <= limit < FILES else None
+    yield Finding("open files allowed", "unlimited" if limit < 0 else str(limit), hint)
+
+
+def _programs(settings: Settings) -> str:
+    from customer_panel.db.binaries import find_binaries
+
+    found = find_binaries(settings.pg_bin)
+    return f"{found.version} in {found.folder} ({found.origin})"
+
+
+def _database(settings: Settings) -> str:
+    """Starts the embedded server if it is down, which is the point: it may be what fails."""
+    from customer_panel.db.connect import connect, database
+    from customer_panel.db.migrate import applied
+
+    began = time.perf_counter()
+    with database(settings) as dsn, connect(dsn, autocommit=True) as connection:
+        version = connection.info.parameter_status("server_version")
+        schema = max(applied(connection))
+    kind = "embedded" if settings.database_url is None else "server"
+    seconds = time.perf_counter() - began
+    return f"{kind}, PostgreSQL {version}, schema {schema}, answered in {seconds:.2f} s"
+
+
+def _checked(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, look())
+    except CustomerPanelError as wrong:
+        return _wrong(name, wrong)
+
+
+def _wrong(name: str, wrong: CustomerPanelError) -> Finding:
+    return Finding(name, wrong.message, wrong.hint or "")

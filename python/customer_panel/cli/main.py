@@ -1,0 +1,91 @@
+"""The command `customer-panel`: the list of its commands, and what an error looks like.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an import that is finished with rejects.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+import rich_click
+
+from customer_panel import __version__
+from customer_panel.errors import CustomerPanelError, DatabaseLost, DatabaseUnreachable
+
+# Where each command lives. A start must not pay for the commands that are not run.
+COMMANDS = {
+    "import": "customer_panel.cli.import_:import_command",
+    "generate": "customer_panel.cli.generate:generate",
+    "jobs": "customer_panel.cli.jobs:jobs",
+    "db": "customer_panel.cli.db:db",
+    "bench": "customer_panel.cli.bench:bench",
+    "doctor": "customer_panel.cli.doctor:doctor",
+}
+
+
+class Commands(rich_click.RichGroup):
+    """Loads a command when it is asked for; ends every known error in two lines and exit 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CustomerPanelError as wrong:
+            show_error(wrong)
+        except Exception as wrong:
+            lost = _database_lost(wrong)
+            if lost is None:
+                raise
+            show_error(lost)
+        return ctx.exit(1)
+
+
+def show_error(error: CustomerPanelError) -> None:
+    """What went wrong and what to do, on stderr."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)
+
+
+def _database_lost(wrong: Exception) -> CustomerPanelError | None:
+    """The server went away under a command; None for anything else.
+
+    psycopg is asked only if it is loaded: a command without a database must not pay for it.
+    """
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(wrong, psycopg.OperationalError):
+        return None
+    first = (str(wrong).splitlines() or ["the server closed the connection"])[0]
+    if wrong.sqlstate is None or wrong.sqlstate.startswith(("08", "57P")):
+        return DatabaseLost(f"the connection to the database was lost: {first}")
+    return DatabaseUnreachable(f"the database refused: {first}", hint="Its log says more.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="customer-panel")
+def cli() -> None:
+    """Imports a customer CSV of millions of rows into PostgreSQL, fast and exactly once.
+
+    Without DATABASE_URL it brings its own PostgreSQL: `customer-panel import FILE` is all it takes.
+    """
+
+
+def main() -> None:
+    cli(prog_name="customer-panel")
+
+
+if __name__ == "__main__":
+    main()
