@@ -307,3 +307,27 @@ impl<'a> Scanner<'a> {
         Some((raw, end))
     }
 }
+
+/// Every record of a chunk with the content of its fields, before mapping and trimming: what the
+/// scanner sees, for tests and for people who ask why.
+pub fn read_records(chunk: &[u8], delimiter: u8, limits: Limits) -> Vec<(Record, Vec<Vec<u8>>)> {
+    let mut index = Index::default();
+    index.build(chunk, delimiter);
+    let mut scanner = Scanner::new(chunk, &index, delimiter, limits);
+    let mut records = Vec::new();
+    let mut content = Vec::new();
+    loop {
+        let mut fields = Vec::new();
+        let record = scanner.next_record(|_, raw| {
+            let span = &chunk[raw.start as usize..raw.end as usize];
+            fields.push(match raw.form {
+                Form::Plain => span.to_vec(),
+                Form::Quoted => unquote(span, &mut content).to_vec(),
+            });
+        });
+        match record {
+            Some(record) => records.push((record, fields)),
+            None => return records,
+        }
+    }
+}

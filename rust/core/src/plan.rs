@@ -259,22 +259,26 @@ fn choose_delimiter(
     sample: &[u8],
     overrides: &[(String, String)],
 ) -> Result<(u8, Header), PlanError> {
-    let mut best: Option<(u8, Header, (bool, usize))> = None;
-    let mut failure = PlanError::NoHeader;
+    let mut best: Option<(u8, Header)> = None;
+    let mut best_score = (false, 0);
+    let mut failure = None;
     for delimiter in DELIMITERS {
         match read_header(sample, delimiter) {
             Ok(header) => {
                 let has_identity = matching::has_identity(&header.names, overrides);
                 let score = (has_identity, header.names.len());
-                if best.as_ref().is_none_or(|(_, _, least)| score > *least) {
-                    best = Some((delimiter, header, score));
+                if score > best_score {
+                    (best, best_score) = (Some((delimiter, header)), score);
                 }
             }
-            Err(error) => failure = error,
+            Err(error) => failure = Some(error),
         }
     }
-    best.map(|(delimiter, header, _)| (delimiter, header))
-        .ok_or(failure)
+    match (best, failure) {
+        // Under the right delimiter the header may be what is broken.
+        (_, Some(error)) if !best_score.0 => Err(error),
+        (best, _) => best.ok_or(PlanError::NoHeader),
+    }
 }
 
 fn read_header(sample: &[u8], delimiter: u8) -> Result<Header, PlanError> {
