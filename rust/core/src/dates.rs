@@ -106,7 +106,7 @@ fn days(year: u32, month: u32, day: u32) -> Result<i32, DateError> {
     if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || day == 0 {
         return Err(DateError::Unreadable);
     }
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let length = u32::from(LENGTHS[month as usize]) + u32::from(month == 2 && is_leap);
     if day > length {
         return Err(DateError::Unreadable);
@@ -131,7 +131,7 @@ fn is_time(text: &[u8]) -> bool {
     let mut rest = rest;
     if let [b':', s0, s1, tail @ ..] = rest {
         // 60 is a leap second.
-        if !two(*s0, *s1).is_some_and(|second| second <= 60) {
+        if two(*s0, *s1).is_none_or(|second| second > 60) {
             return false;
         }
         rest = tail;

@@ -211,14 +211,9 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     pub fn next_record(&mut self, mut field: impl FnMut(usize, RawField)) -> Option<Record> {
         let chunk = self.chunk;
-        loop {
-            match chunk.get(self.at)? {
-                b'\n' | b'\r' => {
-                    let at = self.next_end();
-                    self.at = self.pass_line_end(at);
-                }
-                _ => break,
-            }
+        while let b'\n' | b'\r' = chunk.get(self.at)? {
+            let at = self.next_end();
+            self.at = self.pass_line_end(at);
         }
         let (start, line) = (self.at, self.line);
         let mut shape = Shape::Whole;

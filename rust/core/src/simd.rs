@@ -145,3 +145,48 @@ pub(crate) fn push_value(payload: &mut Vec<u8>, value: &[u8]) {
     payload.extend_from_slice(&(value.len() as u32).to_be_bytes());
     payload.extend_from_slice(value);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Mark = fn(&[[u8; 64]], u8, &mut Vec<u64>) -> Seen;
+
+    fn marks() -> Vec<Mark> {
+        let mut marks: Vec<Mark> = vec![mark, mark_portable];
+        #[cfg(target_arch = "x86_64")]
+        marks.push(x86::mark_sse2);
+        marks
+    }
+
+    /// Every byte at every place of a block, for every way to mark it.
+    #[test]
+    fn all_ways_mark_the_same() {
+        for byte in 0..=255u8 {
+            for place in 0..64 {
+                let mut block = [b'a'; 64];
+                block[place] = byte;
+                for mark in marks() {
+                    let mut ends = Vec::new();
+                    let seen = mark(&[block], b';', &mut ends);
+                    let is_end = matches!(byte, b';' | b'\n' | b'\r');
+                    assert_eq!(ends, [u64::from(is_end) << place], "{byte} at {place}");
+                    assert_eq!((seen.has_nul, seen.is_ascii), (byte == 0, byte < 128));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_tail_is_marked_and_the_padding_is_not() {
+        let mut index = Index::default();
+        for length in 0..200 {
+            let chunk = vec![b'x'; length];
+            index.build(&chunk, b'x');
+            let marked: u32 = index.ends.iter().map(|bits| bits.count_ones()).sum();
+            assert_eq!(marked as usize, length);
+            assert_eq!(index.ends.len(), length / 64 + 1);
+            assert!(index.is_ascii && !index.has_nul);
+        }
+    }
+}
