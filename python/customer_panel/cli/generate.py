@@ -53,12 +53,12 @@ def generate(
     )
     task = bar.add_task("rows", total=rows)
 
-    def moved(done: int, _size: int) -> None:
+    def moved(done: int) -> None:
         bar.update(task, completed=done)
 
     try:
         with bar:
-            written, size = _native.generate(
+            size = _native.generate(
                 str(out),
                 rows,
                 about=about,
@@ -72,4 +72,4 @@ def generate(
         raise TargetUnwritable(f"{out} cannot be written: {wrong.strerror or wrong}") from None
     if not quiet:
         seconds = time.perf_counter() - began
-        click.echo(f"{written:,} rows, {size / 1e6:,.1f} MB, {seconds:.1f} s: {out}", err=True)
+        click.echo(f"{rows:,} rows, {size / 1e6:,.1f} MB, {seconds:.1f} s: {out}", err=True)

@@ -1,0 +1,112 @@
+"""Settings: read once, checked, and silent about passwords."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from customer_panel import errors
+from customer_panel.settings import SETTINGS, Settings, parse_bytes, redacted
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = "/nonexistent/.env"
+
+
+def load(**env: str) -> Settings:
+    return Settings.load(env, NOWHERE)
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load()
+    assert settings.database_url is None
+    assert settings.home.name == "customer-panel"
+    assert settings.memory == 512 << 20
+    assert (settings.host, settings.port) == ("127.0.0.1", 3000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CP_MEMORY", "lots"),
+        ("CP_MEMORY", "1k"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("IMPORT_BATCH_SIZE", "99"),
+        ("IMPORT_PROGRESS_EVERY_MS", "1e3"),
+        ("IMPORT_RECENT_LIMIT", "201"),
+        ("DATABASE_URL", "mysql://x"),
+    ],
+)
+def test_value_out_of_range_names_the_setting(name: str, text: str) -> None:
+    with pytest.raises(errors.SettingsError, match=rf"^{name}: "):
+        load(**{name: text})
+
+
+def test_unknown_name_of_ours_is_an_error_and_others_are_not() -> None:
+    with pytest.raises(errors.SettingsError, match="CP_MEMROY; did you mean CP_MEMORY"):
+        load(CP_MEMROY="1G")
+    load(NODE_ENV="production", REDIS_URL="redis://x")
+
+
+def test_empty_value_is_not_set() -> None:
+    assert load(DATABASE_URL="", PORT=" ") == load()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1024", 1024), ("512MiB", 512 << 20), ("2g", 2 << 30), ("64 MB", 64 << 20), ("1T", 1 << 40)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(
+        "\ufeff# a comment\n\nexport PORT=1\nHOST='::1' # why\n"
+        "CSV_PATH=a b.csv # c\nCORS_ORIGINS=x,y\n"
+    )
+    settings = Settings.load({"PORT": "2"}, path)
+    assert (settings.port, settings.host, settings.csv_path) == (2, "::1", "a b.csv")
+    assert settings.cors_origins == ("x", "y")
+
+
+def test_file_line_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("PORT=1\nnonsense\n")
+    with pytest.raises(errors.SettingsError, match="line 2"):
+        Settings.load({}, path)
+
+
+def test_url_written_for_prisma_is_understood() -> None:
+    url = "postgresql://me:p@h:5432/d?schema=public&connection_limit=5&sslmode=require"
+    assert load(DATABASE_URL=url).database_url == "postgresql://me:p@h:5432/d?sslmode=require"
+    url = "postgresql://h/d?schema=crm"
+    assert load(DATABASE_URL=url).database_url == ("postgresql://h/d?options=-csearch_path%3Dcrm")
+
+
+def test_no_password_is_ever_shown() -> None:
+    settings = load(
+        DATABASE_URL="postgresql://me:secret@h/d", CP_DIRECT_URL="host=h password='sec ret' user=x"
+    )
+    assert "sec" not in repr(settings).replace("***", "")
+    assert redacted("x?password=secret&y=1") == "x?password=***&y=1"
+
+
+def test_example_file_lists_every_setting_and_none_else() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    names = [line.lstrip("#").partition("=")[0] for line in lines if line[1:2].isupper()]
+    names = [name for name in names if name.isupper() or "_" in name]
+    assert sorted(n for n in names if " " not in n) == sorted(s.name for s in SETTINGS)
+
+
+def test_example_file_is_accepted(tmp_path: Path) -> None:
+    text = (ROOT / ".env.example").read_text()
+    path = tmp_path / ".env"
+    path.write_text("\n".join(line.lstrip("#") for line in text.splitlines() if "=" in line))
+    Settings.load({}, path)
+
+
+def test_table_names_fields_of_the_struct_once() -> None:
+    assert sorted(setting.field for setting in SETTINGS) == sorted(Settings.__struct_fields__)
