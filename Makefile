@@ -25,7 +25,7 @@ help: ## this list
 .venv/.built: .venv/.packages pyproject.toml $(RUST)
 	@.ci/prerequisites >/dev/null
 	@echo "make: building the extension (release)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # -- use ------------------------------------------------------------------------------------------
