@@ -54,9 +54,10 @@ bench: .venv/.built ## the figures: first load and re-sync against plain psql
 
 # -- quality --------------------------------------------------------------------------------------
 
+WORKERS := 2
 test: .venv/.built ## every test, Rust and Python
 	cargo test --quiet -p customer-panel-core
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 N := 100
 chaos: .venv/.built ## kill an import N times at random: make chaos N=100
@@ -68,7 +69,7 @@ lint: .venv/.built ## format, lints, types, layers; changes nothing
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
-	cd build && ../$(BIN)/python -m mypy.stubtest customer_panel._native --mypy-config-file ../pyproject.toml
+	$(BIN)/stubtest customer_panel._native
 	$(BIN)/lint-imports --no-cache
 
 format: .venv/.built ## format and fix what can be fixed
