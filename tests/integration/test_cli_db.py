@@ -96,6 +96,21 @@ def test_error_is_two_lines_and_exit_1(run: Run, home: Path) -> None:
     assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        (psycopg.OperationalError("server closed the connection"), DatabaseLost),
+        (psycopg.errors.AdminShutdown("terminating connection"), DatabaseLost),
+        (psycopg.errors.DiskFull("could not extend file"), DiskFull),
+        (psycopg.errors.TooManyConnections("sorry"), DatabaseError),
+        (ValueError("a bug of ours keeps its traceback"), type(None)),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_trouble_of_the_database_is_no_traceback(wrong: Exception, kind: type) -> None:
+    assert type(_of_the_database(wrong)) is kind
+
+
 def test_wrong_usage_is_exit_2(run: Run) -> None:
     assert run("db", "nonsense").returncode == 2
     assert run("nonsense").returncode == 2

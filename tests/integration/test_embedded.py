@@ -310,6 +310,23 @@ def test_full_disk_is_explained() -> None:
     assert isinstance(cluster._explained(log), DiskFull)
 
 
+@linux
+@pytest.mark.skipif(not is_root, reason="mounts a small disk")
+def test_full_disk_leaves_nothing_that_hinders_the_next_start(home: Path) -> None:
+    def mount(*options: str) -> bool:
+        return not subprocess.run(["mount", *options], capture_output=True, check=False).returncode
+
+    if not mount("-t", "tmpfs", "-o", "size=20m", "tmpfs", str(home)):
+        pytest.skip("no right to mount here")
+    try:
+        with pytest.raises(DiskFull):
+            embedded.ensure_running(home)
+        assert mount("-o", "remount,size=100m", str(home))
+        assert embedded.release(embedded.ensure_running(home))
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
 def test_server_that_does_not_start_says_why(home: Path) -> None:
     embedded.release(embedded.ensure_running(home))
     (home / "postgres" / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")

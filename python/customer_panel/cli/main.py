@@ -13,7 +13,7 @@ import click
 import rich_click
 
 from customer_panel import __version__
-from customer_panel.errors import CustomerPanelError, DatabaseLost, DatabaseUnreachable
+from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLost, DiskFull
 
 # Where each command lives. A start must not pay for the commands that are not run.
 COMMANDS = {
@@ -46,10 +46,10 @@ class Commands(rich_click.RichGroup):
         except CustomerPanelError as wrong:
             show_error(wrong)
         except Exception as wrong:
-            lost = _database_lost(wrong)
-            if lost is None:
+            known = _of_the_database(wrong)
+            if known is None:
                 raise
-            show_error(lost)
+            show_error(known)
         return ctx.exit(1)
 
 
@@ -60,8 +60,8 @@ def show_error(error: CustomerPanelError) -> None:
         click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)
 
 
-def _database_lost(wrong: Exception) -> CustomerPanelError | None:
-    """The server went away under a command; None for anything else.
+def _of_the_database(wrong: Exception) -> CustomerPanelError | None:
+    """A server that went away, or has no room left, under a command; None for anything else.
 
     psycopg is asked only if it is loaded: a command without a database must not pay for it.
     """
@@ -69,9 +69,12 @@ def _database_lost(wrong: Exception) -> CustomerPanelError | None:
     if psycopg is None or not isinstance(wrong, psycopg.OperationalError):
         return None
     first = (str(wrong).splitlines() or ["the server closed the connection"])[0]
+    if isinstance(wrong, psycopg.errors.DiskFull):
+        return DiskFull(f"the disk of the database is full: {first}")
+    # No SQLSTATE: the connection broke before the server could say anything.
     if wrong.sqlstate is None or wrong.sqlstate.startswith(("08", "57P")):
         return DatabaseLost(f"the connection to the database was lost: {first}")
-    return DatabaseUnreachable(f"the database refused: {first}", hint="Its log says more.")
+    return DatabaseError(f"the database refused: {first}", hint="The log of the server says more.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
