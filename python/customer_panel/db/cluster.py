@@ -42,6 +42,7 @@ from customer_panel.errors import (
 DATABASE = "customer_panel"
 PORT = 5432  # names the socket file only; nothing listens on the network
 POLL_S = 0.005  # a start takes 0.1 s: looking more often gains nothing, less often shows
+FULL_BYTES = 16 << 20  # one segment of WAL, the least that a start may need
 SOCKET_PATH_BYTES = 103  # macOS allows 104 with the final NUL, Linux 108
 
 
@@ -166,6 +167,8 @@ def start(place: Place, pg_bin: Path | None) -> None:
         os.close(running)  # the server has it by now
     while place.pid_file()[2] != "ready":
         if not is_held(place.running):
+            if shutil.disk_usage(place.folder).free < FULL_BYTES:
+                raise DiskFull  # the log may lack the line that says so
             raise _explained(place.log.read_text(errors="replace"))
         time.sleep(POLL_S)
 
@@ -184,11 +187,11 @@ def _initdb(place: Place, binaries: Binaries, account: Account | None) -> None:
     command = [binaries.program("initdb"), "-D", _seen(new, account), "-A", "trust"]
     command += ["-U", "postgres", "-E", "UTF8", "--locale-provider=builtin"]
     command += [f"--locale={locale}", "--builtin-locale=C.UTF-8", "--no-instructions"]
-    with _new_log(place) as log:
-        code = _run(command, new, account, log)
-    if code != 0:
+    # Through a pipe: on a full disk a log would lack the very line that says so.
+    done = _run(command, new, account, subprocess.PIPE)
+    if done.returncode != 0:
         shutil.rmtree(new, ignore_errors=True)
-        raise _explained(place.log.read_text(errors="replace"))
+        raise _explained(done.stdout.decode(errors="replace"))
     if place.data.exists():
         place.data.rmdir()  # empty: _check_data_folder has seen to it
     new.rename(place.data)
@@ -198,27 +201,26 @@ def _initdb(place: Place, binaries: Binaries, account: Account | None) -> None:
 
 
 def _run(
-    command: list[str], folder: Path, account: Account | None, log: IO[bytes], *inherited: int
-) -> int:
-    """Runs a program of PostgreSQL's in `folder`, as `account`; its exit code."""
+    command: list[str], folder: Path, account: Account | None, out: IO[bytes] | int, *inherited: int
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a program of PostgreSQL's in `folder`, as `account`."""
     kept = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     become: dict[str, Any] = {}
     if account is not None:
         become = {"user": account.uid, "group": account.gid, "extra_groups": []}
-    done = subprocess.run(
+    return subprocess.run(
         command,
         cwd=folder,
         # A PGDATA or PGOPTIONS of the user's must not reach this server; nor do secrets.
         env={name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
+        stdout=out,
+        stderr=subprocess.STDOUT,
         pass_fds=inherited,
         start_new_session=True,
         check=False,
         **become,
     )
-    return done.returncode
 
 
 def _new_log(place: Place) -> IO[bytes]:
