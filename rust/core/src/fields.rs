@@ -63,53 +63,13 @@ pub struct Record {
     pub shape: Shape,
 }
 
-/// Where a quoted field ends.
-pub(crate) enum Close {
-    /// The closing quote.
-    At(usize),
-    /// No closing quote within the limit, or before the end of the input.
-    Never,
-    /// Not known yet; nothing before this offset closes the field.
-    NeedMore(usize),
-}
-
-/// Looks for the quote that closes the one at `open`, from `from` on. `is_clean` is set to false
-/// when a doubled quote is passed.
-#[inline]
-pub(crate) fn close_of(
-    bytes: &[u8],
-    open: usize,
-    mut from: usize,
-    limit: usize,
-    is_final: bool,
-    is_clean: &mut bool,
-) -> Close {
-    let window = bytes.len().min(open.saturating_add(limit));
-    while from < window {
-        let Some(at) = memchr(b'"', &bytes[from..window]) else {
-            from = window;
-            break;
-        };
-        let quote = from + at;
-        match bytes.get(quote + 1) {
-            Some(b'"') => {
-                *is_clean = false;
-                from = quote + 2;
-            }
-            None if !is_final => return Close::NeedMore(quote),
-            _ => return Close::At(quote),
-        }
-    }
-    if is_final || bytes.len() >= open.saturating_add(limit) {
-        Close::Never
-    } else {
-        Close::NeedMore(from)
-    }
-}
-
-/// The line ends in some bytes: LF, CRLF or a CR alone, each once.
-pub(crate) fn count_lines(bytes: &[u8]) -> u32 {
+/// The line ends in some bytes: LF, CRLF or a CR alone, each once. `has_return` may be true
+/// though there is no CR.
+pub(crate) fn count_lines(bytes: &[u8], has_return: bool) -> u32 {
     let feeds = memchr_iter(b'\n', bytes).count();
+    if !has_return {
+        return feeds as u32;
+    }
     let alone = memchr_iter(b'\r', bytes)
         .filter(|&at| bytes.get(at + 1) != Some(&b'\n'))
         .count();
@@ -118,6 +78,7 @@ pub(crate) fn count_lines(bytes: &[u8]) -> u32 {
 
 /// The content of a [`Form::Quoted`] span: the quotes around it and one of each doubled pair
 /// removed; what follows the closing quote is appended as it is.
+#[inline(never)]
 pub fn unquote<'a>(span: &[u8], content: &'a mut Vec<u8>) -> &'a [u8] {
     content.clear();
     let mut rest = span.get(1..).unwrap_or_default();
@@ -145,13 +106,13 @@ pub struct Scanner<'a> {
     /// Line ends before `at`.
     line: u32,
     word: usize,
-    /// The bits of `index.ends[word]` that are still to come.
+    /// The ends of element `word` of the index that are still to come.
     bits: u64,
 }
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(chunk: &'a [u8], index: &'a Index, delimiter: u8, limits: Limits) -> Self {
-        let bits = index.ends.first().copied().unwrap_or(0);
+        let bits = index.marks.first().map_or(0, |marks| marks.ends);
         Scanner {
             chunk,
             index,
@@ -174,8 +135,8 @@ impl<'a> Scanner<'a> {
     fn next_end(&mut self) -> usize {
         while self.bits == 0 {
             self.word += 1;
-            match self.index.ends.get(self.word) {
-                Some(&bits) => self.bits = bits,
+            match self.index.marks.get(self.word) {
+                Some(marks) => self.bits = marks.ends,
                 None => {
                     self.word -= 1;
                     return self.chunk.len();
@@ -189,7 +150,7 @@ impl<'a> Scanner<'a> {
 
     fn seek(&mut self, at: usize) {
         self.word = at / 64;
-        self.bits = self.index.ends[self.word] & (u64::MAX << (at % 64));
+        self.bits = self.index.marks[self.word].ends & (u64::MAX << (at % 64));
     }
 
     /// The offset behind the line end at `at`, which may be the end of the chunk.
@@ -270,20 +231,53 @@ impl<'a> Scanner<'a> {
         })
     }
 
+    /// The quote that closes the one at `open`, by the index, and whether none between them is
+    /// doubled. Agrees with `close_of` of the cutter.
+    fn close(&self, open: usize) -> Option<(usize, bool)> {
+        let marks = &self.index.marks;
+        let window = self.chunk.len().min(open.saturating_add(self.limits.field));
+        let mut is_clean = true;
+        let mut word = (open + 1) / 64;
+        let mut quotes = marks[word].quotes & (u64::MAX << ((open + 1) % 64));
+        loop {
+            while quotes == 0 {
+                word += 1;
+                if word * 64 >= window {
+                    return None;
+                }
+                quotes = marks[word].quotes;
+            }
+            let quote = word * 64 + quotes.trailing_zeros() as usize;
+            if quote >= window {
+                return None;
+            }
+            if self.chunk.get(quote + 1) != Some(&b'"') {
+                return Some((quote, is_clean));
+            }
+            is_clean = false;
+            quotes &= quotes - 1;
+            if quotes == 0 && quote % 64 == 63 {
+                word += 1;
+                quotes = marks[word].quotes;
+            }
+            quotes &= quotes - 1;
+        }
+    }
+
     /// The quoted field at `open` and where it ends; None if nothing closes it.
     fn quoted(&mut self, open: usize) -> Option<(RawField, usize)> {
-        let mut is_clean = true;
-        let Close::At(close) = close_of(
-            self.chunk,
-            open,
-            open + 1,
-            self.limits.field,
-            true,
-            &mut is_clean,
-        ) else {
-            return None;
-        };
-        self.line += count_lines(&self.chunk[open..close]);
+        let (close, is_clean) = self.close(open)?;
+        let mut inside = self.index.marks[open / 64].ends & (u64::MAX << (open % 64));
+        let (mut word, last) = (open / 64, close / 64);
+        while inside == 0 && word < last {
+            word += 1;
+            inside = self.index.marks[word].ends;
+        }
+        // Short fields hold neither delimiters nor line ends, as a rule; then nothing is counted.
+        if inside != 0 && word * 64 + (inside.trailing_zeros() as usize) < close {
+            let content = &self.chunk[open..close];
+            self.line += count_lines(content, self.index.traits.has_return);
+        }
         self.seek(close + 1);
         let end = self.next_end();
         let raw = if is_clean && end == close + 1 {

@@ -13,7 +13,7 @@ use crate::dates::{DateError, DateOrder, parse_date};
 use crate::fields::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
 pub use crate::findings::{Code, Finding};
 use crate::plan::{Plan, Target};
-use crate::simd::{Index, push_value};
+use crate::simd::{Index, push_null, push_value};
 
 /// The seeds of the hashes of one import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,47 +91,51 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
     out.findings.clear();
     let mut index = std::mem::take(&mut out.index);
     index.build(chunk, plan.delimiter);
-    let is_valid = !index.has_nul && (index.is_ascii || std::str::from_utf8(chunk).is_ok());
+    let traits = index.traits;
+    let is_valid = !traits.has_nul && (!traits.has_wide || std::str::from_utf8(chunk).is_ok());
 
-    let mut sources = [None; FULL_NAME + 1];
+    let width = plan.columns.len();
+    // Fields without a column are read from a blank one behind the last.
+    let mut sources = [width; FULL_NAME + 1];
     for (column, target) in plan.columns.iter().enumerate() {
         match *target {
             Target::Skip => {}
-            Target::Field(field) => sources[field as usize] = Some(column),
-            Target::FullName => sources[FULL_NAME] = Some(column),
+            Target::Field(field) => sources[field as usize] = column,
+            Target::FullName => sources[FULL_NAME] = column,
         }
     }
-    let mut rows = Rows {
-        chunk,
-        sources,
-        date_order: plan.date_order,
-        keys: *keys,
-        is_ascii: index.is_ascii,
-        scratch: Vec::new(),
-        composed: Vec::new(),
-    };
-    let width = plan.columns.len();
     let blank = RawField {
         start: 0,
         end: 0,
         form: Form::Plain,
     };
-    let mut raw = vec![blank; width];
+    let mut raw = vec![blank; width + 1];
+    let mut rows = Rows {
+        chunk,
+        sources,
+        has_full_name: sources[FULL_NAME] < width,
+        date_order: plan.date_order,
+        keys: *keys,
+        has_wide: traits.has_wide,
+        scratch: Vec::new(),
+        names: Vec::new(),
+    };
     let mut surplus = Vec::new();
     let mut scanner = Scanner::new(chunk, &index, plan.delimiter, limits);
     loop {
         let mut count = 0;
         let mut is_extra = false;
         let record = scanner.next_record(|number, field| {
-            match raw.get_mut(number) {
-                Some(place) => *place = field,
-                None => is_extra |= !content_of(chunk, field, &mut surplus).is_empty(),
+            if number < width {
+                raw[number] = field;
+            } else {
+                is_extra |= !content_of(chunk, field, &mut surplus).is_empty();
             }
             count = number + 1;
         });
         let Some(record) = record else { break };
         if count < width {
-            raw[count..].fill(blank);
+            raw[count..width].fill(blank);
         }
         let rejected = match record.shape {
             Shape::RecordOverLimit => Some((Code::RecordOverLimit, None)),
@@ -188,12 +192,14 @@ fn content_of<'a>(chunk: &'a [u8], field: RawField, scratch: &'a mut Vec<u8>) ->
 struct Rows<'a> {
     chunk: &'a [u8],
     /// For each field the column it is read from.
-    sources: [Option<usize>; FULL_NAME + 1],
+    sources: [usize; FULL_NAME + 1],
+    has_full_name: bool,
     date_order: DateOrder,
     keys: HashKeys,
-    is_ascii: bool,
+    /// Some byte of the chunk is not ASCII.
+    has_wide: bool,
     scratch: Vec<u8>,
-    composed: Vec<u8>,
+    names: Vec<u8>,
 }
 
 type Reject = (Code, Option<u8>);
@@ -201,6 +207,7 @@ type Reject = (Code, Option<u8>);
 impl Rows<'_> {
     /// Appends the row of a record to the payload, or takes back what it had appended. `Ok` may
     /// hold a warning about its date.
+    #[inline(always)]
     fn convert(
         &mut self,
         record: &Record,
@@ -234,59 +241,45 @@ impl Rows<'_> {
         }
     }
 
-    fn content<'b>(&'b self, raw: &[RawField], field: usize, scratch: &'b mut Vec<u8>) -> &'b [u8] {
-        match self.sources[field] {
-            Some(column) => content_of(self.chunk, raw[column], scratch),
-            None => &[],
-        }
-    }
-
     /// The bytes of `customer_id`, and the warning about the date.
+    #[inline(always)]
     fn encode(
         &mut self,
         raw: &[RawField],
         payload: &mut Vec<u8>,
     ) -> Result<(usize, Option<Code>), Reject> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut names = std::mem::take(&mut self.composed);
-        let outcome = self.encode_with(raw, payload, &mut scratch, &mut names);
-        (self.scratch, self.composed) = (scratch, names);
-        outcome
-    }
+        let chunk = self.chunk;
+        let sources = &self.sources;
+        let column = |field: usize| raw[sources[field]];
+        let scratch = &mut self.scratch;
+        let writer = Writer {
+            chunk,
+            has_wide: self.has_wide,
+        };
 
-    fn encode_with(
-        &self,
-        raw: &[RawField],
-        payload: &mut Vec<u8>,
-        scratch: &mut Vec<u8>,
-        names: &mut Vec<u8>,
-    ) -> Result<(usize, Option<Code>), Reject> {
-        let given = identity(self.content(raw, CUSTOMER_ID, scratch));
+        let given = identity(content_of(chunk, column(CUSTOMER_ID), scratch));
         let key_len = if given.is_empty() {
-            let email = self.content(raw, EMAIL, scratch);
+            let email = content_of(chunk, column(EMAIL), scratch);
             let key = email_identity(email).ok_or((Code::NoIdentity, None))?;
             // An e-mail that is too long for its own column is the error to report.
-            self.push(EMAIL, &key, payload)?;
+            writer.text(EMAIL, &key, payload)?;
             key.len()
         } else {
-            self.push(CUSTOMER_ID, &given, payload)?;
+            writer.text(CUSTOMER_ID, &given, payload)?;
             given.len()
         };
 
-        let mut split = None;
-        if self.sources[FULL_NAME].is_some() && self.content(raw, FIRST_NAME, scratch).is_empty() {
-            let full = self.content(raw, FULL_NAME, names);
-            let space = full
-                .iter()
-                .position(|byte| *byte == b' ')
-                .unwrap_or(full.len());
+        let mut split: Option<(&[u8], &[u8])> = None;
+        if self.has_full_name && content_of(chunk, column(FIRST_NAME), scratch).is_empty() {
+            let full = content_of(chunk, column(FULL_NAME), &mut self.names);
+            let space = memchr::memchr(b' ', full).unwrap_or(full.len());
             let (first, last) = full.split_at(space);
             split = Some((trim_bytes(first), trim_bytes(last)));
         }
 
         let mut warning = None;
         for (number, field) in FIELDS.iter().enumerate().skip(1) {
-            let mut value = self.content(raw, number, scratch);
+            let mut value = content_of(chunk, column(number), scratch);
             if let Some((first, last)) = split {
                 match number {
                     FIRST_NAME => value = first,
@@ -295,40 +288,53 @@ impl Rows<'_> {
                 }
             }
             if value.is_empty() {
-                payload.extend_from_slice(&(-1i32).to_be_bytes());
+                push_null(payload);
                 continue;
             }
             match field.kind {
-                Kind::Text | Kind::Identity => self.push(number, value, payload)?,
-                Kind::Email if self.is_ascii || value.is_ascii() => {
-                    self.push(number, value, payload)?;
-                    let start = payload.len() - value.len();
-                    payload[start..].make_ascii_lowercase();
-                }
-                Kind::Email => self.push(number, &lower_case(value), payload)?,
+                Kind::Text | Kind::Identity => writer.text(number, value, payload)?,
+                Kind::Email => writer.email(number, value, payload)?,
                 Kind::Date => match parse_date(value, self.date_order) {
-                    Ok(days) => push_value(payload, &days.to_be_bytes()),
+                    Ok(days) => push_value(payload, &days.to_be_bytes(), &[]),
                     Err(error) => {
                         warning = Some(match error {
                             DateError::Unreadable => Code::UnreadableDate,
                             DateError::Ambiguous => Code::AmbiguousDate,
                         });
-                        payload.extend_from_slice(&(-1i32).to_be_bytes());
+                        push_null(payload);
                     }
                 },
             }
         }
         Ok((key_len, warning))
     }
+}
 
+struct Writer<'a> {
+    chunk: &'a [u8],
+    has_wide: bool,
+}
+
+impl Writer<'_> {
     #[inline(always)]
-    fn push(&self, field: usize, value: &[u8], payload: &mut Vec<u8>) -> Result<(), Reject> {
+    fn text(&self, field: usize, value: &[u8], payload: &mut Vec<u8>) -> Result<(), Reject> {
         let limit = FIELDS[field].limit as usize;
         // A value has at most as many characters as bytes.
-        if value.len() > limit && (self.is_ascii || count_characters(value) > limit) {
+        if value.len() > limit && (!self.has_wide || count_characters(value) > limit) {
             return Err((Code::TooLong, Some(field as u8)));
         }
-        push_value(payload, value);
+        push_value(payload, value, self.chunk);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn email(&self, field: usize, value: &[u8], payload: &mut Vec<u8>) -> Result<(), Reject> {
+        if self.has_wide && !value.is_ascii() {
+            return self.text(field, &lower_case(value), payload);
+        }
+        self.text(field, value, payload)?;
+        let start = payload.len() - value.len();
+        payload[start..].make_ascii_lowercase();
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 use memchr::{memchr, memchr2, memchr3, memrchr2};
 
 pub use crate::fields::Limits;
-use crate::fields::{Close, close_of, count_lines};
+use crate::fields::count_lines;
 
 /// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,11 @@ impl Cutter {
         let mut last = 0;
         loop {
             let is_advanced = match self.state {
+                // One quoted field right behind another: most fields of a file that quotes all.
+                State::Open if buf[self.at..].starts_with(&[self.delimiter, b'"']) => {
+                    (self.at, self.state) = (self.at + 2, State::Quoted(self.at + 1));
+                    true
+                }
                 State::Open => {
                     let quote = memchr(b'"', &buf[self.at..]).map(|at| self.at + at);
                     let stop = quote.unwrap_or(buf.len());
@@ -175,7 +180,7 @@ impl Cutter {
             *self = Self::with_limits(self.delimiter, self.limits);
             return Cut::Skip {
                 end,
-                lines: count_lines(&buf[..end]),
+                lines: count_lines(&buf[..end], true),
                 is_last: true,
             };
         }
@@ -190,7 +195,7 @@ impl Cutter {
         self.rebase(end);
         Cut::Skip {
             end,
-            lines: count_lines(&buf[..end]),
+            lines: count_lines(&buf[..end], true),
             is_last: false,
         }
     }
@@ -213,7 +218,7 @@ impl Cutter {
 
     /// Looks for the end of the quoted field at `open`; false if the buffer does not tell.
     fn close(&mut self, buf: &[u8], open: usize, is_final: bool) -> bool {
-        match close_of(buf, open, self.at, self.limits.field, is_final, &mut true) {
+        match close_of(buf, open, self.at, self.limits.field, is_final) {
             Close::At(quote) => (self.at, self.state) = (quote + 1, State::Open),
             Close::Never => (self.at, self.state) = (open + 1, State::Unclosed),
             Close::NeedMore(from) => {
@@ -245,4 +250,37 @@ fn last_line_end(buf: &[u8], from: usize, stop: usize, is_final: bool) -> Option
     let is_half = stop == buf.len() && !is_final && stop > from && buf[stop - 1] == b'\r';
     let stop = stop - usize::from(is_half);
     memrchr2(b'\n', b'\r', &buf[from..stop]).map(|at| from + at + 1)
+}
+
+/// Where a quoted field ends.
+enum Close {
+    /// The closing quote.
+    At(usize),
+    /// No closing quote within the limit, or before the end of the input.
+    Never,
+    /// Not known yet; nothing before this offset closes the field.
+    NeedMore(usize),
+}
+
+/// Looks for the quote that closes the one at `open`, from `from` on.
+#[inline]
+fn close_of(bytes: &[u8], open: usize, mut from: usize, limit: usize, is_final: bool) -> Close {
+    let window = bytes.len().min(open.saturating_add(limit));
+    while from < window {
+        let Some(at) = memchr(b'"', &bytes[from..window]) else {
+            from = window;
+            break;
+        };
+        let quote = from + at;
+        match bytes.get(quote + 1) {
+            Some(b'"') => from = quote + 2,
+            None if !is_final => return Close::NeedMore(quote),
+            _ => return Close::At(quote),
+        }
+    }
+    if is_final || bytes.len() >= open.saturating_add(limit) {
+        Close::Never
+    } else {
+        Close::NeedMore(from)
+    }
 }

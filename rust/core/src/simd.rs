@@ -1,156 +1,206 @@
 //! Where the structural bytes are, 64 at a time, and the copying of short values.
 //!
-//! The only `unsafe` of this crate. The build is for any x86-64, so AVX2 is chosen at run time;
+//! The only `unsafe` of the scanner. The build is for any x86-64, so AVX2 is chosen at run time;
 //! other processors take the portable loop. All three give the same bits; a test compares them.
+
+/// The structural bytes among 64: bit `i` is byte `i`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// A delimiter, LF or CR.
+    pub ends: u64,
+    pub quotes: u64,
+}
+
+/// What the chunk holds at all, so that most chunks are spared most questions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    pub has_nul: bool,
+    pub has_return: bool,
+    /// Some byte is above 127: trimming, case and length need decoding.
+    pub has_wide: bool,
+}
 
 /// What one pass over a chunk finds. Reused from chunk to chunk.
 #[derive(Default)]
 pub(crate) struct Index {
-    /// One bit per byte: a delimiter, LF or CR. Word `i` covers the bytes from `64 * i`.
-    pub ends: Vec<u64>,
-    /// Some byte is 0.
-    pub has_nul: bool,
-    /// No byte is above 127: trimming, case and length need no decoding.
-    pub is_ascii: bool,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    has_nul: bool,
-    is_ascii: bool,
+    /// Element `i` covers the bytes from `64 * i`; the last one covers the end of the chunk.
+    pub marks: Vec<Marks>,
+    pub traits: Traits,
 }
 
 impl Index {
     pub fn build(&mut self, chunk: &[u8], delimiter: u8) {
         let (blocks, tail) = chunk.as_chunks::<64>();
-        self.ends.clear();
-        self.ends.reserve(blocks.len() + 1);
-        let seen = mark(blocks, delimiter, &mut self.ends);
-        // Padding that is no delimiter, no NUL and ASCII; its bits are cut off below.
+        self.marks.resize(blocks.len() + 1, Marks::default());
+        let most = mark(blocks, delimiter, &mut self.marks);
+        // Padding that is no quote, no NUL and ASCII; if it is the delimiter, it is cut off below.
         let mut last = [b'x'; 64];
         last[..tail.len()].copy_from_slice(tail);
-        let rest = mark(&[last], delimiter, &mut self.ends);
-        if let Some(bits) = self.ends.last_mut() {
-            *bits &= (1 << tail.len()) - 1;
-        }
-        self.has_nul = seen.has_nul | rest.has_nul;
-        self.is_ascii = seen.is_ascii & rest.is_ascii;
+        let end = &mut self.marks[blocks.len()..];
+        let rest = mark(&[last], delimiter, end);
+        end[0].ends &= (1 << tail.len()) - 1;
+        self.traits = Traits {
+            has_nul: most.has_nul | rest.has_nul,
+            has_return: most.has_return | rest.has_return,
+            has_wide: most.has_wide | rest.has_wide,
+        };
     }
 }
 
-fn mark(blocks: &[[u8; 64]], delimiter: u8, ends: &mut Vec<u64>) -> Seen {
+/// Fills the mark of each block.
+fn mark(blocks: &[[u8; 64]], delimiter: u8, marks: &mut [Marks]) -> Traits {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2.
-            return unsafe { x86::mark_avx2(blocks, delimiter, ends) };
+            return unsafe { x86::mark_avx2(blocks, delimiter, marks) };
         }
-        x86::mark_sse2(blocks, delimiter, ends)
+        x86::mark_sse2(blocks, delimiter, marks)
     }
     #[cfg(not(target_arch = "x86_64"))]
-    mark_portable(blocks, delimiter, ends)
+    mark_portable(blocks, delimiter, marks)
 }
 
 #[cfg(any(test, not(target_arch = "x86_64")))]
-fn mark_portable(blocks: &[[u8; 64]], delimiter: u8, ends: &mut Vec<u64>) -> Seen {
-    let mut seen = Seen {
-        has_nul: false,
-        is_ascii: true,
-    };
-    for block in blocks {
-        let mut bits = 0u64;
+fn mark_portable(blocks: &[[u8; 64]], delimiter: u8, marks: &mut [Marks]) -> Traits {
+    let mut traits = Traits::default();
+    for (block, found) in std::iter::zip(blocks, marks) {
+        *found = Marks::default();
         for (i, &byte) in block.iter().enumerate() {
             let is_end = byte == delimiter || byte == b'\n' || byte == b'\r';
-            bits |= u64::from(is_end) << i;
-            seen.has_nul |= byte == 0;
-            seen.is_ascii &= byte < 128;
+            found.ends |= u64::from(is_end) << i;
+            found.quotes |= u64::from(byte == b'"') << i;
+            traits.has_nul |= byte == 0;
+            traits.has_return |= byte == b'\r';
+            traits.has_wide |= byte >= 128;
         }
-        ends.push(bits);
     }
-    seen
+    traits
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Seen;
+    use super::{Marks, Traits};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2")]
-    pub fn mark_avx2(blocks: &[[u8; 64]], delimiter: u8, ends: &mut Vec<u64>) -> Seen {
+    pub fn mark_avx2(blocks: &[[u8; 64]], delimiter: u8, marks: &mut [Marks]) -> Traits {
         let delimiters = _mm256_set1_epi8(delimiter as i8);
         let feeds = _mm256_set1_epi8(b'\n' as i8);
         let returns = _mm256_set1_epi8(b'\r' as i8);
+        let quotes = _mm256_set1_epi8(b'"' as i8);
         let mut any = _mm256_setzero_si256();
         let mut least = _mm256_set1_epi8(-1);
-        ends.extend(blocks.iter().map(|block| {
-            let mut bits = 0u64;
+        let mut any_return = _mm256_setzero_si256();
+        for (block, found) in std::iter::zip(blocks, marks) {
+            *found = Marks::default();
             for half in 0..2 {
                 // SAFETY: a block has 64 bytes, so both halves of 32 are inside it.
                 let bytes = unsafe { _mm256_loadu_si256(block.as_ptr().add(half * 32).cast()) };
                 any = _mm256_or_si256(any, bytes);
                 least = _mm256_min_epu8(least, bytes);
-                let hits = _mm256_or_si256(
+                let is_return = _mm256_cmpeq_epi8(bytes, returns);
+                any_return = _mm256_or_si256(any_return, is_return);
+                let is_end = _mm256_or_si256(
                     _mm256_cmpeq_epi8(bytes, delimiters),
-                    _mm256_or_si256(
-                        _mm256_cmpeq_epi8(bytes, feeds),
-                        _mm256_cmpeq_epi8(bytes, returns),
-                    ),
+                    _mm256_or_si256(_mm256_cmpeq_epi8(bytes, feeds), is_return),
                 );
-                bits |= u64::from(_mm256_movemask_epi8(hits) as u32) << (half * 32);
+                let is_quote = _mm256_cmpeq_epi8(bytes, quotes);
+                found.ends |= u64::from(_mm256_movemask_epi8(is_end) as u32) << (half * 32);
+                found.quotes |= u64::from(_mm256_movemask_epi8(is_quote) as u32) << (half * 32);
             }
-            bits
-        }));
+        }
         let zeros = _mm256_cmpeq_epi8(least, _mm256_setzero_si256());
-        Seen {
+        Traits {
             has_nul: _mm256_movemask_epi8(zeros) != 0,
-            is_ascii: _mm256_movemask_epi8(any) == 0,
+            has_return: _mm256_movemask_epi8(any_return) != 0,
+            has_wide: _mm256_movemask_epi8(any) != 0,
         }
     }
 
-    pub fn mark_sse2(blocks: &[[u8; 64]], delimiter: u8, ends: &mut Vec<u64>) -> Seen {
+    pub fn mark_sse2(blocks: &[[u8; 64]], delimiter: u8, marks: &mut [Marks]) -> Traits {
         // SAFETY: SSE2 is part of x86-64; a block has 64 bytes, so all four quarters of 16 are
         // inside it.
         unsafe {
             let delimiters = _mm_set1_epi8(delimiter as i8);
             let feeds = _mm_set1_epi8(b'\n' as i8);
             let returns = _mm_set1_epi8(b'\r' as i8);
+            let quotes = _mm_set1_epi8(b'"' as i8);
             let mut any = _mm_setzero_si128();
             let mut least = _mm_set1_epi8(-1);
-            ends.extend(blocks.iter().map(|block| {
-                let mut bits = 0u64;
+            let mut any_return = _mm_setzero_si128();
+            for (block, found) in std::iter::zip(blocks, marks) {
+                *found = Marks::default();
                 for quarter in 0..4 {
                     let bytes = _mm_loadu_si128(block.as_ptr().add(quarter * 16).cast());
                     any = _mm_or_si128(any, bytes);
                     least = _mm_min_epu8(least, bytes);
-                    let hits = _mm_or_si128(
+                    let is_return = _mm_cmpeq_epi8(bytes, returns);
+                    any_return = _mm_or_si128(any_return, is_return);
+                    let is_end = _mm_or_si128(
                         _mm_cmpeq_epi8(bytes, delimiters),
-                        _mm_or_si128(_mm_cmpeq_epi8(bytes, feeds), _mm_cmpeq_epi8(bytes, returns)),
+                        _mm_or_si128(_mm_cmpeq_epi8(bytes, feeds), is_return),
                     );
-                    bits |= (_mm_movemask_epi8(hits) as u64) << (quarter * 16);
+                    let is_quote = _mm_cmpeq_epi8(bytes, quotes);
+                    found.ends |= (_mm_movemask_epi8(is_end) as u64) << (quarter * 16);
+                    found.quotes |= (_mm_movemask_epi8(is_quote) as u64) << (quarter * 16);
                 }
-                bits
-            }));
+            }
             let zeros = _mm_cmpeq_epi8(least, _mm_setzero_si128());
-            Seen {
+            Traits {
                 has_nul: _mm_movemask_epi8(zeros) != 0,
-                is_ascii: _mm_movemask_epi8(any) == 0,
+                has_return: _mm_movemask_epi8(any_return) != 0,
+                has_wide: _mm_movemask_epi8(any) != 0,
             }
         }
     }
 }
 
+/// Values up to this many bytes are copied as a block of that size.
+const SHORT: usize = 32;
+
 /// Appends a value as a field of a binary COPY tuple: its length, big endian, and its bytes.
+/// `around` is where the value most likely lies; a short value in it is copied without a loop.
 #[inline(always)]
-pub(crate) fn push_value(payload: &mut Vec<u8>, value: &[u8]) {
-    payload.extend_from_slice(&(value.len() as u32).to_be_bytes());
-    payload.extend_from_slice(value);
+pub(crate) fn push_value(payload: &mut Vec<u8>, value: &[u8], around: &[u8]) {
+    let length = value.len();
+    payload.reserve(4 + length + SHORT);
+    let prefix = (length as u32).to_be_bytes();
+    // Wraps round to something huge if the value is elsewhere, before `around`.
+    let at = (value.as_ptr() as usize).wrapping_sub(around.as_ptr() as usize);
+    if length <= SHORT && at < around.len() && around.len() - at >= SHORT {
+        // SAFETY: the payload has room for 4 + SHORT bytes behind its end, and is made longer only
+        // by the bytes that were written. The SHORT bytes from `at` are inside `around`, and its
+        // byte `at` has the address of the value's first one, so they begin with the value. A
+        // payload that can be written to overlaps neither.
+        unsafe {
+            let end = payload.as_mut_ptr().add(payload.len());
+            end.cast::<[u8; 4]>().write_unaligned(prefix);
+            let block = around
+                .as_ptr()
+                .add(at)
+                .cast::<[u8; SHORT]>()
+                .read_unaligned();
+            end.add(4).cast::<[u8; SHORT]>().write_unaligned(block);
+            payload.set_len(payload.len() + 4 + length);
+        }
+    } else {
+        payload.extend_from_slice(&prefix);
+        payload.extend_from_slice(value);
+    }
+}
+
+/// Appends NULL as a field of a binary COPY tuple.
+#[inline(always)]
+pub(crate) fn push_null(payload: &mut Vec<u8>) {
+    payload.extend_from_slice(&(-1i32).to_be_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    type Mark = fn(&[[u8; 64]], u8, &mut Vec<u64>) -> Seen;
+    type Mark = fn(&[[u8; 64]], u8, &mut [Marks]) -> Traits;
 
     fn marks() -> Vec<Mark> {
         let mut marks: Vec<Mark> = vec![mark, mark_portable];
@@ -166,12 +216,19 @@ mod tests {
             for place in 0..64 {
                 let mut block = [b'a'; 64];
                 block[place] = byte;
+                let expected = Marks {
+                    ends: u64::from(matches!(byte, b';' | b'\n' | b'\r')) << place,
+                    quotes: u64::from(byte == b'"') << place,
+                };
+                let traits = Traits {
+                    has_nul: byte == 0,
+                    has_return: byte == b'\r',
+                    has_wide: byte >= 128,
+                };
                 for mark in marks() {
-                    let mut ends = Vec::new();
-                    let seen = mark(&[block], b';', &mut ends);
-                    let is_end = matches!(byte, b';' | b'\n' | b'\r');
-                    assert_eq!(ends, [u64::from(is_end) << place], "{byte} at {place}");
-                    assert_eq!((seen.has_nul, seen.is_ascii), (byte == 0, byte < 128));
+                    let mut found = [Marks::default()];
+                    assert_eq!(mark(&[block], b';', &mut found), traits);
+                    assert_eq!(found, [expected], "{byte} at {place}");
                 }
             }
         }
@@ -181,12 +238,31 @@ mod tests {
     fn the_tail_is_marked_and_the_padding_is_not() {
         let mut index = Index::default();
         for length in 0..200 {
-            let chunk = vec![b'x'; length];
-            index.build(&chunk, b'x');
-            let marked: u32 = index.ends.iter().map(|bits| bits.count_ones()).sum();
+            index.build(&vec![b'x'; length], b'x');
+            let marked: u32 = index
+                .marks
+                .iter()
+                .map(|found| found.ends.count_ones())
+                .sum();
             assert_eq!(marked as usize, length);
-            assert_eq!(index.ends.len(), length / 64 + 1);
-            assert!(index.is_ascii && !index.has_nul);
+            assert_eq!(index.marks.len(), length / 64 + 1);
+            assert_eq!(index.traits, Traits::default());
+        }
+    }
+
+    #[test]
+    fn values_are_copied_whole_wherever_they_lie() {
+        let around: Vec<u8> = (0..100).collect();
+        for start in 0..=100 {
+            for end in start..=100 {
+                let elsewhere = around[start..end].to_vec();
+                for value in [&around[start..end], &elsewhere] {
+                    let mut payload = b"before".to_vec();
+                    push_value(&mut payload, value, &around);
+                    let length = (value.len() as u32).to_be_bytes();
+                    assert_eq!(payload, [b"before", &length[..], value].concat());
+                }
+            }
         }
     }
 }
