@@ -154,6 +154,12 @@ impl Batch {
         self.fresh.len() + self.changed.len() + self.waiting.len()
     }
 
+    /// Frees the rows; span and counts stay.
+    pub fn clear_rows(&mut self) {
+        (self.fresh, self.changed, self.waiting) = Default::default();
+        (self.parked, self.findings) = Default::default();
+    }
+
     /// Sorts by key what goes to an index. Done by the lane, not by the one thread that all lanes wait for.
     pub fn sort(&mut self) {
         self.fresh.sort();

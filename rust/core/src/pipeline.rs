@@ -102,6 +102,12 @@ impl Held {
             budget: Arc::clone(budget),
         }
     }
+
+    /// Frees the rows and their part of the budget. Who waits for the next batch must not hold the last one.
+    pub fn release(&mut self) {
+        self.batch.clear_rows();
+        self.budget.release(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Deref for Held {
@@ -119,7 +125,7 @@ impl DerefMut for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.release(self.bytes);
+        self.release();
     }
 }
 

@@ -114,6 +114,11 @@ impl Batch {
         });
     }
 
+    /// Frees the rows; span and counts stay. The pipeline waits for memory until its batches are released.
+    fn release(&self) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).release();
+    }
+
     /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`.
     fn fresh(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
         self.pieces(

@@ -1,0 +1,7 @@
+"""The import: from a source of bytes to customers in PostgreSQL, exactly once."""
+
+from customer_panel.imports.library import import_customers, iter_batches
+from customer_panel.imports.model import Counts, ImportResult, Progress
+from customer_panel.imports.supervisor import Stop
+
+__all__ = ["Counts", "ImportResult", "Progress", "Stop", "import_customers", "iter_batches"]

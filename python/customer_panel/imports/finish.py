@@ -1,0 +1,99 @@
+"""What is left when the last row is in: keys, parked rows, maintenance. Each step can be killed and begun again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import psycopg
+
+from customer_panel.imports import keys, ledger
+from customer_panel.imports.apply import Merged, merge, prepare
+from customer_panel.imports.model import Claim, Counts
+from customer_panel.sql import statement
+
+Connection = psycopg.Connection[Any]
+PORTION = 20_000  # identities a transaction: some seconds of work that a kill can cost
+VACUUM_SHARE = 0.01  # of the rows; less is left to autovacuum
+
+
+def build_keys(connect: Callable[[], Connection], claim: Claim) -> Counts:
+    """The keys of a first load; rows that became part of customers made by hand are counted anew."""
+    merged = keys.build(connect, claim)
+    counts = Counts(
+        inserted=-merged.firsts,
+        updated=merged.updated,
+        unchanged=merged.unchanged,
+        protected=merged.protected,
+    )
+    if merged.firsts:
+        with connect() as conn, conn.transaction():
+            _settle(conn, claim, counts, merged)
+    return counts
+
+
+def merge_parked(
+    connect: Callable[[], Connection], claim: Claim, told: Callable[[Counts], None], should_stop: Callable[[], bool]
+) -> bool:
+    """Folds the parked rows of each identity into one and merges it; False if it was stopped before the last.
+
+    Raises ClaimLost.
+    """
+    with connect() as conn:
+        prepare(conn)
+        while not should_stop():
+            with conn.transaction():
+                ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
+                bound = conn.execute(
+                    statement("parked_bound"), {"import_id": claim.import_id, "count": PORTION}
+                ).fetchone()
+                conn.execute(
+                    statement("stage_parked"),
+                    {"import_id": claim.import_id, "bound": bound and bound[0], "clears": claim.clears},
+                )
+                merged = merge(conn, claim)
+                counts = Counts(
+                    pending=-merged.firsts,
+                    inserted=merged.inserted + merged.inserted_later,
+                    updated=merged.updated,
+                    unchanged=merged.unchanged,
+                    protected=merged.protected,
+                    # A row that had passed for a later one of an identity and was the first of its own.
+                    duplicate=-merged.inserted_later,
+                )
+                _settle(conn, claim, counts, merged)
+            told(counts)
+            if bound is None:
+                return True
+        return False
+
+
+def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> None:
+    changes = {name: value for name, value in msgspec.structs.asdict(counts).items() if name != "pending"}
+    ledger.one(
+        conn,
+        "settle_pending",
+        import_id=claim.import_id,
+        epoch=claim.epoch,
+        settled=-counts.pending,
+        recent=merged.recent,
+        **changes,
+    )
+
+
+def maintain(connect: Callable[[], Connection], written: int) -> float:
+    """Folds the totals and, where enough has changed, VACUUM (ANALYZE); seconds it took."""
+    began = time.monotonic()
+    with connect() as conn:
+        if written:
+            with conn.transaction():
+                conn.execute(statement("fold_totals"))
+        total = ledger.one(conn, "customer_pages")[2]
+        conn.commit()
+        if written and written >= total * VACUUM_SHARE:
+            conn.autocommit = True
+            conn.execute(b"VACUUM (ANALYZE) customers")
+            conn.execute(b"VACUUM (ANALYZE) customer_totals")
+    return time.monotonic() - began

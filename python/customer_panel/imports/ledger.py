@@ -1,0 +1,191 @@
+"""The job's rows in the database: created, claimed, moved on, ended; each a compare-and-set."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from customer_panel._native import RULES_VERSION, Plan
+from customer_panel.errors import ClaimLost, MappingError
+from customer_panel.imports.model import COUNTERS, DEFAULT_SOURCE, Claim, Counts, Lane, Options, Phase, Row
+from customer_panel.imports.sources import Source
+from customer_panel.imports.states import Status
+from customer_panel.sql import statement
+
+Connection = psycopg.Connection[Any]
+LOCK = 0x63705F696D706F72  # "cp_impor"
+DYING_S = 1.5  # a killed client's backend notices within client_connection_check_interval, half a second
+
+
+def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:
+    """Takes the one-runner lock of the database, for as long as `conn` lives; False if another session keeps it."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        if one(conn, "try_lock", key=LOCK)[0]:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+
+
+def one(conn: Connection, name: str, /, **parameters: Any) -> Any:
+    """The only row of a statement that always has one."""
+    row = conn.execute(statement(name), parameters).fetchone()
+    if row is None:
+        raise ClaimLost
+    return row
+
+
+def rows(conn: Connection, name: str, /, **parameters: Any) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement(name), parameters).fetchall()
+
+
+def create(conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool) -> int:
+    """A new job and its lanes, in the transaction that the caller has open; its number."""
+    (source_id,) = one(conn, "source_id", name=options.source or DEFAULT_SOURCE)
+    (import_id,) = one(
+        conn,
+        "create_import",
+        source_id=source_id,
+        file_path=None if source.path is None else str(source.path),
+        file_size=source.size,
+        file_device=source.device,
+        file_inode=source.inode,
+        file_mtime_ns=source.mtime_ns,
+        delimiter=plan.delimiter,
+        headers=plan.headers,
+        mapping=Jsonb(plan.mapping),
+        data_start=plan.data_start,
+        header_lines=plan.header_lines,
+        rules_version=RULES_VERSION,
+        options=Jsonb({"date_order": options.date_order, "blank": options.blank or "keep"}),
+        keys_deferred=keys_deferred,
+    )
+    conn.execute(
+        statement("create_lanes"), {"import_id": import_id, "done_to": plan.data_start, "count": lanes}
+    )
+    return int(import_id)
+
+
+def claim(conn: Connection, import_id: int, plan: Plan) -> Claim:
+    """Takes the job over. When it returns, nothing that another runner sent can be committed any more."""
+    with conn.transaction():
+        (epoch,) = one(conn, "claim_import", import_id=import_id)
+        conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
+        job = rows(conn, "get_import", import_id=import_id)[0]
+    clears = plan.fields if job["options"]["blank"] == "clear" else 0
+    return Claim(import_id, epoch, job["source_id"], clears)
+
+
+def restored_plan(job: Row, options: Options) -> Plan:
+    """The plan that a job was begun with. Raises MappingError where `options` ask for another one."""
+    asked = [
+        (options.delimiter is not None and options.delimiter != job["delimiter"], "another delimiter"),
+        (options.date_order not in (None, job["options"]["date_order"]), "another date order"),
+        (options.blank not in (None, job["options"]["blank"]), f"--blank {options.blank}"),
+        (options.source not in (None, job["source"]), f"the source {options.source!r} (it has {job['source']!r})"),
+    ]
+    plan = Plan.restore(
+        job["delimiter"],
+        job["headers"],
+        [tuple(pair) for pair in job["mapping"]],
+        date_order=job["options"]["date_order"],
+        data_start=job["data_start"],
+        header_lines=job["header_lines"],
+    )
+    if options.mapping:
+        wanted = Plan.from_header(_header(job), delimiter=job["delimiter"], overrides=list(options.mapping))
+        asked.append((wanted.mapping != plan.mapping, "other columns"))
+    if job["rules_version"] != RULES_VERSION:
+        asked.append((True, "other rules of normalisation (another version of Customer Panel)"))
+    for differs, what in asked:
+        if differs:
+            raise MappingError(
+                f"import {job['id']} was interrupted, and cannot go on with {what}",
+                hint="Leave the option away to go on with it, or give it up with --restart.",
+            )
+    return plan
+
+
+def _header(job: Row) -> bytes:
+    quoted = ('"' + header.replace('"', '""') + '"' for header in job["headers"])
+    return (job["delimiter"].join(quoted) + "\n").encode()
+
+
+def lanes_of(conn: Connection, import_id: int) -> list[Lane]:
+    return [lane_from(row) for row in rows(conn, "lanes", import_id=import_id)]
+
+
+def lane_from(row: Row) -> Lane:
+    counts = Counts(**{name: row[name if name == "warnings" else f"rows_{name}"] for name in COUNTERS})
+    kept = {name: row[name] for name in ("lane", "done_to", "tail_hash", "last_row_hash", "last_line", "recent_ids")}
+    return Lane(counts=counts, **kept)
+
+
+def put_lanes(conn: Connection, claim: Claim, lanes: list[Lane]) -> None:
+    """Divides the job's lanes anew, all or nothing."""
+    with conn.transaction():
+        rows(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch) or _lost()
+        rows(conn, "replace_lanes", import_id=claim.import_id, epoch=claim.epoch)
+        for lane in lanes:
+            counts = {
+                name if name == "warnings" else f"rows_{name}": getattr(lane.counts, name) for name in COUNTERS
+            }
+            kept = {name: getattr(lane, name) for name in lane.__struct_fields__ if name != "counts"}
+            conn.execute(
+                statement("put_lane"), {"import_id": claim.import_id, "epoch": claim.epoch, **kept, **counts}
+            )
+
+
+def set_phase(
+    conn: Connection, claim: Claim, phase: Phase, file_size: int | None = None, scanned_to: int | None = None
+) -> None:
+    """Raises ClaimLost."""
+    one(
+        conn,
+        "set_phase",
+        import_id=claim.import_id,
+        epoch=claim.epoch,
+        phase=phase,
+        file_size=file_size,
+        scanned_to=scanned_to,
+    )
+
+
+def end(
+    conn: Connection,
+    claim: Claim,
+    status: Status,
+    *,
+    error: str | None = None,
+    elapsed_s: float = 0,
+    maintenance_s: float = 0,
+) -> None:
+    """Raises ClaimLost."""
+    one(
+        conn,
+        "end_import",
+        import_id=claim.import_id,
+        epoch=claim.epoch,
+        status=status,
+        error=error,
+        elapsed_ms=round(elapsed_s * 1000),
+        maintenance_ms=round(maintenance_s * 1000),
+    )
+
+
+def abandon(conn: Connection, import_id: int, status: Status) -> None:
+    """Marks a job without runner as interrupted, or gives it up: then what it parked goes, what it wrote stays."""
+    with conn.transaction():
+        conn.execute(statement("abandon_import"), {"import_id": import_id, "status": status})
+        if status == "CANCELLED":
+            conn.execute(statement("drop_parked"), {"import_id": import_id})
+
+
+def _lost() -> None:
+    raise ClaimLost

@@ -1,0 +1,118 @@
+"""The import as a function, for scripts and pipelines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from customer_panel.db.connect import database
+from customer_panel.imports.model import Blank, Buffers, DateOrder, ImportResult, Options, Progress, Tuning
+from customer_panel.imports.sources import opened
+from customer_panel.imports.supervisor import Stop, run_import
+from customer_panel.settings import Settings
+
+if TYPE_CHECKING:
+    from customer_panel.imports.rows import ParsedBatch
+
+
+def import_customers(
+    source: str | os.PathLike[str] | Buffers,
+    dsn: str | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+    date_order: DateOrder | None = None,
+    blank: Blank | None = None,
+    feed: str | None = None,
+    lanes: int | None = None,
+    batch_rows: int | None = None,
+    restart: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Stop | None = None,
+    noted: Callable[[str], None] | None = None,
+    settings: Settings | None = None,
+) -> ImportResult:
+    """Imports a customer CSV into PostgreSQL, each row exactly once; returns when the last one is in.
+
+    An import of the same file that was interrupted goes on at its checkpoint (`restart` gives it up instead). Call it from
+    any thread; it needs no server of ours.
+
+    source: a path; or a binary file object, or an iterable of buffers. The last two cannot be resumed.
+    dsn: a PostgreSQL 18 or newer. None: DATABASE_URL, else the embedded server, which is stopped again at the end.
+    mapping: headers to fields, where the headers' names do not tell; an empty field leaves a column out.
+    date_order: "mdy" or "dmy", for dates that can be read both ways.
+    blank: "keep" (default): a blank cell leaves the old value alone. "clear": it erases it.
+    feed: the name of the source ("main").
+    lanes: connections that write at once (default 2, on more than four cores 4).
+    batch_rows: rows of a commit, at most.
+    dry_run: reads the whole file and counts what the import would do; writes nothing.
+    progress: called with a Progress every 0.2 s or so, from the import's threads.
+    stop: its `ask()` ends the import at the next batch border, with Stopped.
+
+    Raises SourceError and MappingError before anything is written, AlreadyRunning, Interrupted (of another file),
+    Stopped, DatabaseError. Bad rows are not errors: they are counted and stored in `import_rejects`.
+    """
+    settings = settings or Settings.load()
+    options = Options(
+        mapping=tuple((mapping or {}).items()), delimiter=delimiter, date_order=date_order, blank=blank, source=feed
+    )
+    tuning = Tuning(lanes=lanes, batch_rows=batch_rows or settings.batch_rows, memory_bytes=settings.memory)
+    with opened(source) as found, _database(dsn, settings) as (where, revive):
+        if dry_run:
+            from customer_panel.imports.rehearse import rehearse
+
+            return rehearse(found, where, options, tuning, told=progress, stop=stop)
+        return run_import(
+            found,
+            where,
+            options,
+            tuning,
+            told=progress,
+            stop=stop,
+            restarts=restart,
+            revive=revive,
+            noted=noted or (lambda _: None),
+        )
+
+
+def iter_batches(
+    source: str | os.PathLike[str] | Buffers,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+    date_order: DateOrder | None = None,
+    batch_rows: int = 50_000,
+) -> Iterator[ParsedBatch]:
+    """The parsed batches of a file, in file order, for a sink of your own. No database; no row is left out as duplicate.
+
+    Raises SourceError and MappingError at the first batch.
+    """
+    from customer_panel.imports.rows import parsed_batches
+
+    options = Options(mapping=tuple((mapping or {}).items()), delimiter=delimiter, date_order=date_order)
+    with opened(source) as found:
+        yield from parsed_batches(found, options, batch_rows)
+
+
+@contextlib.contextmanager
+def _database(dsn: str | None, settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The database and how to bring its server back: only an embedded one is ours to start."""
+    if dsn is not None:
+        from customer_panel.db.migrate import migrate
+
+        migrate(dsn)
+        yield dsn, lambda: None
+        return
+    with database(settings) as where:
+        is_embedded = not (settings.direct_url or settings.database_url)
+        yield where, (lambda: _revive(settings)) if is_embedded else (lambda: None)
+
+
+def _revive(settings: Settings) -> None:
+    from customer_panel.db import embedded
+
+    # The caller of ours holds the server too and gives it back in the end.
+    os.close(embedded.ensure_running(settings.home, settings.pg_bin).users)

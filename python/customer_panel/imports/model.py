@@ -1,0 +1,129 @@
+"""What an import is asked to do, what it is doing, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+
+from customer_panel.imports.states import Status
+
+Blank = Literal["keep", "clear"]
+DateOrder = Literal["mdy", "dmy"]
+Phase = Literal["verifying", "scanning", "indexing", "merging", "maintenance", "done"]
+
+DEFAULT_SOURCE = "main"
+BATCH_ROWS = 200_000  # at most; 16 MiB is reached first by all but very short rows
+BATCH_BYTES = 16 << 20  # below 4 MiB commits cost, above it only memory: docs/performance.md
+BUDGET_BYTES = 64 << 20  # batches of all lanes together, being filled and being sent
+MEMORY_BYTES = 512 << 20  # the map of known identities; above it the lanes run in several passes
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a file is to be read. Kept with the job: a resume takes them from there, and None asks for nothing."""
+
+    mapping: tuple[tuple[str, str], ...] = ()
+    delimiter: str | None = None
+    date_order: DateOrder | None = None
+    blank: Blank | None = None  # keep
+    source: str | None = None  # DEFAULT_SOURCE
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes the speed of an import and nothing else; a resume may choose anew."""
+
+    lanes: int | None = None
+    batch_rows: int = BATCH_ROWS
+    batch_bytes: int = BATCH_BYTES
+    budget_bytes: int = BUDGET_BYTES
+    memory_bytes: int = MEMORY_BYTES
+    is_safe: bool = True  # False only in benchmarks: no checkpoints, no fence, no block hashes
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """Rows by outcome. processed is the sum of all others but warnings."""
+
+    processed: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    protected: int = 0
+    duplicate: int = 0
+    skipped: int = 0
+    pending: int = 0
+    warnings: int = 0
+
+    def add(self, other: Counts) -> None:
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+COUNTERS: tuple[str, ...] = Counts.__struct_fields__
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an import is: only what is committed counts. `eta_sec` is None while it is unknown."""
+
+    job_id: int | None
+    phase: Phase
+    counts: Counts
+    bytes_read: int
+    bytes_total: int | None
+    elapsed_sec: float
+    rate_rows_per_sec: float
+    eta_sec: float | None
+
+
+class ImportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an import did.
+
+    Rows by outcome add up: processed = inserted + updated + unchanged + protected + duplicate + skipped. `elapsed_sec`
+    leaves out `maintenance_sec`, the VACUUM after the load. `warnings` are values left empty, such as an unreadable date.
+    """
+
+    job_id: int | None
+    status: Status
+    source: str
+    is_resumed: bool
+    rows_processed: int
+    rows_inserted: int
+    rows_updated: int
+    rows_unchanged: int
+    rows_protected: int
+    rows_duplicate: int
+    rows_skipped: int
+    warnings: int
+    bytes_read: int
+    elapsed_sec: float
+    maintenance_sec: float
+    rate_rows_per_sec: float
+    peak_rss_bytes: int
+    mapping: tuple[tuple[str, str], ...]
+    unmapped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to write for a job: good as long as nobody raises its epoch."""
+
+    import_id: int
+    epoch: int
+    source_id: int
+    clears: int  # bit set of the columns that a blank erases
+
+
+class Lane(msgspec.Struct, kw_only=True):
+    """A row of `import_lanes`."""
+
+    lane: int
+    done_to: int
+    tail_hash: int | None
+    counts: Counts
+    last_row_hash: int | None
+    last_line: int
+    recent_ids: list[int]
+
+
+Buffers = BinaryIO | Iterable[bytes]
+Row = dict[str, Any]

@@ -1,0 +1,56 @@
+"""The connections of an import: how their sessions are set up, and how a lost one is told from any other failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from customer_panel.db.connect import connect
+from customer_panel.errors import DatabaseUnreachable
+
+Connection = psycopg.Connection[Any]
+# A lane's rows and its checkpoint are lost together or not at all, so a commit need not wait for the disk.
+LANE = (
+    b"SET synchronous_commit = off; SET customer_panel.import = 'on'; SET statement_timeout = 0;"
+    b"SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET maintenance_work_mem = '256MB'"
+)
+JOB = b"SET statement_timeout = 0; SET lock_timeout = 0; SET customer_panel.import = 'on'"
+# A backend whose client was killed must notice while it works, or its locks outlive it.
+NOTICE = b"SET client_connection_check_interval = 500"
+
+
+class Sessions:
+    """Opens the sessions of one import."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def job(self) -> Connection:
+        """The session that holds the lock and writes the job's states: durably, each statement by itself."""
+        return self._open("import", JOB)
+
+    def lane(self) -> Connection:
+        conn = self._open("import lane", LANE)
+        conn.autocommit = False
+        return conn
+
+    def _open(self, part: str, setup: bytes) -> Connection:
+        conn = connect(self.dsn, part=part, autocommit=True)
+        conn.execute(setup)
+        try:
+            conn.execute(NOTICE)
+        except psycopg.errors.InvalidParameterValue:
+            pass  # a server on a platform that cannot tell; its backends notice when they next write
+        return conn
+
+
+def is_loss(wrong: BaseException) -> bool:
+    """Whether the server or the connection went away, which waiting can cure."""
+    if isinstance(wrong, DatabaseUnreachable):
+        return True
+    if isinstance(wrong, psycopg.InterfaceError):
+        return True
+    return isinstance(wrong, psycopg.OperationalError) and (
+        wrong.sqlstate is None or wrong.sqlstate.startswith(("08", "57P"))
+    )

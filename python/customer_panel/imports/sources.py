@@ -1,0 +1,184 @@
+"""The bytes of an import: a file that can be read again, or a stream that cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from customer_panel._native import Feed, Plan, PlanError
+from customer_panel.errors import (
+    MappingError,
+    NotAFile,
+    SourceEmpty,
+    SourceError,
+    SourceNotFound,
+    SourceUnreadable,
+)
+from customer_panel.imports.model import Buffers, Options
+
+HEAD_BYTES = (1 << 20) + 4  # the longest header that is accepted, and a byte order mark
+
+
+class FileSource:
+    """A regular file, opened once: the same descriptor from the header to the last resume of this process."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises SourceNotFound, NotAFile or SourceUnreadable."""
+        self.path = Path(path).absolute()
+        shown = os.fspath(path)
+        try:
+            # Without O_NONBLOCK the open of a FIFO would wait for a writer.
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceNotFound(f"no such file: {shown}") from None
+        except ValueError as wrong:
+            raise SourceNotFound(f"not a path: {wrong}") from None
+        except OSError as wrong:
+            if wrong.errno == errno.ENAMETOOLONG:
+                raise SourceNotFound(f"no such file: the name is too long: {shown[:60]}…") from None
+            raise SourceUnreadable(f"{shown} cannot be opened: {wrong.strerror}") from None
+        try:
+            found = os.fstat(self.descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+                raise NotAFile(f"{shown} is {kind}")
+            self.head = _read_head(self.descriptor)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self.size, self.device, self.inode = found.st_size, found.st_dev, found.st_ino
+        self.mtime_ns = found.st_mtime_ns
+        self.is_whole_in_head = len(self.head) == found.st_size
+
+    name = property(lambda self: os.fspath(self.path))
+
+    def native(self) -> int:
+        return self.descriptor
+
+    def size_now(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class StreamSource:
+    """Buffers from a file object or an iterable, handed to the pipeline by a thread of their own."""
+
+    path = None
+    size = device = inode = mtime_ns = None
+
+    def __init__(self, buffers: Buffers) -> None:
+        self._pieces = _pieces(buffers)
+        head = bytearray()
+        self.is_whole_in_head = True
+        for piece in self._pieces:
+            head += piece
+            if len(head) >= HEAD_BYTES:
+                self.is_whole_in_head = False
+                break
+        self.head = bytes(head)
+        self._feed = Feed()
+        self._thread: threading.Thread | None = None
+
+    name = "a stream"
+
+    def native(self) -> Feed:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="cp-feed", daemon=True)
+            self._thread.start()
+        return self._feed
+
+    def _run(self) -> None:
+        try:
+            for piece in self._pieces:
+                if not self._feed.push(bytes(piece)):
+                    return
+        except Exception as wrong:  # whatever the caller's iterator raises ends the import as a failed read
+            self._feed.close(f"{type(wrong).__name__}: {wrong}")
+        else:
+            self._feed.close()
+
+    def size_now(self) -> None:
+        return None
+
+    def close(self) -> None:
+        # A pipeline that is gone takes nothing more; a thread that waits in the caller's iterator is the caller's.
+        self._feed.close()
+
+
+Source = FileSource | StreamSource
+
+
+@contextlib.contextmanager
+def opened(source: str | os.PathLike[str] | Buffers) -> Iterator[Source]:
+    """The source of an import from whatever names it. Raises SourceError."""
+    if isinstance(source, str | os.PathLike):
+        found: Source = FileSource(source)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        raise SourceError("bytes are not a source", hint="Wrap them: io.BytesIO(...) or [buffer].")
+    else:
+        found = StreamSource(source)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def planned(source: Source, options: Options) -> Plan:
+    """Which column is which field. Raises MappingError or SourceEmpty, before a job exists."""
+    try:
+        plan = Plan.from_header(
+            source.head,
+            delimiter=options.delimiter,
+            overrides=list(options.mapping),
+            date_order=options.date_order,
+        )
+    except PlanError as wrong:
+        code, message = wrong.args
+        if code == "no_header":
+            raise SourceEmpty(f"{source.name} is empty: it has no header line") from None
+        raise MappingError(message) from None
+    except ValueError as wrong:
+        raise MappingError(str(wrong)) from None
+    if source.is_whole_in_head and not source.head[plan.data_start :].strip(b"\r\n"):
+        raise SourceEmpty(
+            f"{source.name} has a header and no rows", hint="Nothing was imported; check how the file is made."
+        )
+    return plan
+
+
+def _read_head(descriptor: int) -> bytes:
+    head = bytearray()
+    while len(head) < HEAD_BYTES:
+        try:
+            piece = os.pread(descriptor, HEAD_BYTES - len(head), len(head))
+        except OSError as wrong:
+            raise SourceUnreadable(f"the file cannot be read: {wrong.strerror}") from None
+        if not piece:
+            break
+        head += piece
+    return bytes(head)
+
+
+def _pieces(buffers: Buffers) -> Iterator[bytes]:
+    read = getattr(buffers, "read", None)
+    if read is None:
+        yield from _checked(buffers)  # type: ignore[arg-type]
+        return
+    while piece := read(1 << 20):
+        yield from _checked([piece])
+
+
+def _checked(buffers: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in buffers:
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise SourceError(
+                f"a source gives bytes, not {type(piece).__name__}", hint="Open the file in binary mode: open(path, 'rb')."
+            )
+        yield bytes(piece)

@@ -1,0 +1,24 @@
+-- What the database holds of every identity, read in ranges of pages by several sessions under one snapshot.
+
+-- customer_pages --
+-- Pages of the table, and a guess of its rows.
+SELECT (pg_relation_size('customers') / current_setting('block_size')::bigint)::bigint AS pages,
+       (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'customers'::regclass) AS rows,
+       (SELECT coalesce(sum(delta), 0)::bigint FROM customer_totals) AS counted;
+
+-- known_hashes --
+-- Ids and hashes of the customers of a range of pages, as two arrays; of some of them (several rows in their last file,
+-- or in a person's hands) the flags too.
+SELECT array_agg(customer_id), array_agg(source_hash),
+       array_agg(customer_id) FILTER (WHERE many_rows OR edited_fields <> 0 OR deleted_at IS NOT NULL OR import_id IS NULL),
+       array_agg(many_rows::integer * 2 | (edited_fields <> 0 OR deleted_at IS NOT NULL OR import_id IS NULL)::integer * 4)
+           FILTER (WHERE many_rows OR edited_fields <> 0 OR deleted_at IS NOT NULL OR import_id IS NULL)
+  FROM customers WHERE ctid >= %(from)s::tid AND ctid < %(to)s::tid;
+
+-- parked_firsts --
+-- Identities whose first row this import has parked already.
+SELECT array_agg(customer_id), array_agg(8) FROM import_parked WHERE import_id = %(import_id)s AND is_first;
+
+-- export_snapshot --
+-- A snapshot that other sessions can read under.
+SELECT pg_export_snapshot();

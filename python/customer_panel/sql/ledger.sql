@@ -1,0 +1,113 @@
+-- The job: created, claimed, ended. Every change is a compare-and-set.
+
+-- try_lock --
+-- One runner for each database. The lock goes with its session.
+SELECT pg_try_advisory_lock(%(key)s);
+
+-- database_seed --
+-- The seed of the identity hashes.
+SELECT seed FROM database_seed;
+
+-- source_id --
+-- The number of a feed, made at its first import.
+WITH made AS (INSERT INTO sources (name) VALUES (%(name)s) ON CONFLICT (name) DO NOTHING RETURNING id)
+SELECT id FROM made UNION ALL SELECT id FROM sources WHERE name = %(name)s;
+
+-- open_imports --
+-- Imports that are not ended, newest first.
+SELECT i.*, s.name AS source FROM imports AS i JOIN sources AS s ON s.id = i.source_id
+ WHERE status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') ORDER BY i.id DESC;
+
+-- get_import --
+-- One import.
+SELECT i.*, s.name AS source FROM imports AS i JOIN sources AS s ON s.id = i.source_id WHERE i.id = %(import_id)s;
+
+-- list_imports --
+-- The newest imports with their counters.
+SELECT i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.started_at, i.completed_at, i.elapsed_ms,
+       i.maintenance_ms, i.error, i.mapping, i.options,
+       coalesce(sum(l.rows_processed), 0)::bigint AS rows_processed, coalesce(sum(l.rows_inserted), 0)::bigint AS rows_inserted,
+       coalesce(sum(l.rows_updated), 0)::bigint AS rows_updated, coalesce(sum(l.rows_unchanged), 0)::bigint AS rows_unchanged,
+       coalesce(sum(l.rows_protected), 0)::bigint AS rows_protected, coalesce(sum(l.rows_duplicate), 0)::bigint AS rows_duplicate,
+       coalesce(sum(l.rows_skipped), 0)::bigint AS rows_skipped, coalesce(sum(l.rows_pending), 0)::bigint AS rows_pending,
+       coalesce(sum(l.warnings), 0)::bigint AS warnings, coalesce(avg(l.done_to), 0)::bigint AS bytes_read
+  FROM imports AS i JOIN sources AS s ON s.id = i.source_id LEFT JOIN import_lanes AS l ON l.import_id = i.id
+ WHERE %(import_id)s::bigint IS NULL OR i.id = %(import_id)s
+ GROUP BY i.id, s.name ORDER BY i.id DESC LIMIT %(limit)s;
+
+-- create_import --
+-- A new job, not yet claimed.
+INSERT INTO imports (source_id, status, phase, file_path, file_size, file_device, file_inode, file_mtime_ns, delimiter,
+                     headers, mapping, data_start, header_lines, rules_version, options, keys_deferred)
+VALUES (%(source_id)s, 'RUNNING', 'scanning', %(file_path)s, %(file_size)s, %(file_device)s, %(file_inode)s,
+        %(file_mtime_ns)s, %(delimiter)s, %(headers)s, %(mapping)s, %(data_start)s, %(header_lines)s, %(rules_version)s,
+        %(options)s, %(keys_deferred)s)
+RETURNING id;
+
+-- create_lanes --
+-- The lanes of a new job, at the first record.
+INSERT INTO import_lanes (import_id, lane, epoch, done_to)
+SELECT %(import_id)s, lane, 0, %(done_to)s FROM generate_series(0, %(count)s - 1) AS lane;
+
+-- claim_import --
+-- Makes the job ours: who held it before finds no row of its epoch any more.
+UPDATE imports
+   SET epoch = epoch + 1, status = 'RUNNING', error = NULL, claimed_at = clock_timestamp(), updated_at = clock_timestamp()
+ WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED')
+RETURNING epoch;
+
+-- claim_lanes --
+-- Raises the epoch of every lane. It waits for a backend that still commits for a runner that died.
+UPDATE import_lanes SET epoch = %(epoch)s WHERE import_id = %(import_id)s AND epoch < %(epoch)s;
+
+-- lanes --
+-- The lanes of a job, in order.
+SELECT lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, rows_unchanged, rows_protected,
+       rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids
+  FROM import_lanes WHERE import_id = %(import_id)s ORDER BY lane;
+
+-- blocks --
+-- The hashes of the blocks that any lane has passed.
+SELECT DISTINCT block, hash FROM import_blocks WHERE import_id = %(import_id)s;
+
+-- set_phase --
+-- What the job is doing. No row back means the claim is lost.
+UPDATE imports SET phase = %(phase)s, updated_at = clock_timestamp(),
+       file_size = coalesce(%(file_size)s, file_size), scanned_to = coalesce(%(scanned_to)s, scanned_to)
+ WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING' RETURNING id;
+
+-- end_import --
+-- Leaves RUNNING, with what it took. No row back means the claim is lost.
+UPDATE imports
+   SET status = %(status)s, error = %(error)s, updated_at = clock_timestamp(),
+       phase = CASE WHEN %(status)s = 'COMPLETED' THEN 'done' ELSE phase END,
+       completed_at = CASE WHEN %(status)s IN ('COMPLETED', 'FAILED', 'CANCELLED') THEN clock_timestamp() END,
+       elapsed_ms = elapsed_ms + %(elapsed_ms)s, maintenance_ms = maintenance_ms + %(maintenance_ms)s,
+       last_row_hash = (SELECT last_row_hash FROM import_lanes WHERE import_id = %(import_id)s ORDER BY last_line DESC LIMIT 1)
+ WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING'
+RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
+
+-- abandon_import --
+-- A job whose runner is gone: interrupted, or given up for good.
+UPDATE imports
+   SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(),
+       completed_at = CASE WHEN %(status)s IN ('CANCELLED', 'FAILED') THEN clock_timestamp() END
+ WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') AND status <> %(status)s;
+
+-- drop_parked --
+-- What waited for the end of a file that will not be reached.
+DELETE FROM import_parked WHERE import_id = %(import_id)s;
+
+-- replace_lanes --
+-- The first half of another division of the lanes: takes the old ones away.
+DELETE FROM import_lanes WHERE import_id = %(import_id)s AND epoch = %(epoch)s
+RETURNING lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, rows_unchanged, rows_protected,
+          rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids;
+
+-- put_lane --
+-- The second half: puts one lane.
+INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash, rows_processed, rows_inserted, rows_updated,
+    rows_unchanged, rows_protected, rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids)
+VALUES (%(import_id)s, %(lane)s, %(epoch)s, %(done_to)s, %(tail_hash)s, %(rows_processed)s, %(rows_inserted)s, %(rows_updated)s,
+    %(rows_unchanged)s, %(rows_protected)s, %(rows_duplicate)s, %(rows_skipped)s, %(rows_pending)s, %(warnings)s,
+    %(last_row_hash)s, %(last_line)s, %(recent_ids)s);
