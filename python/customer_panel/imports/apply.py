@@ -36,7 +36,9 @@ class Merged(msgspec.Struct, kw_only=True):
 class Writer:
     """Applies the batches of one lane over one connection, whose session is set up by `prepare`."""
 
-    def __init__(self, conn: Connection, claim: Claim, drawing: threading.Lock, *, is_safe: bool = True) -> None:
+    def __init__(
+        self, conn: Connection, claim: Claim, drawing: threading.Lock, *, is_safe: bool = True
+    ) -> None:
         self.conn = conn
         self.claim = claim
         self.drawing = drawing
@@ -74,10 +76,14 @@ class Writer:
         recent: list[int] = []
         if fresh and not merges_new:
             first_id = self._draw(fresh)
-            self._copy("copy_customers", batch.fresh(first_id, self.claim.import_id, self.claim.source_id))
+            self._copy(
+                "copy_customers", batch.fresh(first_id, self.claim.import_id, self.claim.source_id)
+            )
             add_totals(self.conn, range(first_id, first_id + fresh))
             counts.inserted = fresh
-            recent = list(range(first_id + fresh - 1, max(first_id, first_id + fresh - RECENT_IDS) - 1, -1))
+            recent = list(
+                range(first_id + fresh - 1, max(first_id, first_id + fresh - RECENT_IDS) - 1, -1)
+            )
         elif fresh:
             self._copy("copy_stage", batch.fresh_to_stage(self.claim.clears))
         if changed:
@@ -118,7 +124,9 @@ class Writer:
         lane = {"import_id": self.claim.import_id, "lane": batch.lane}
         if blocks := batch.blocks:
             numbers, hashes = zip(*blocks, strict=True)
-            self.conn.execute(statement("note_blocks"), lane | {"numbers": list(numbers), "hashes": list(hashes)})
+            self.conn.execute(
+                statement("note_blocks"), lane | {"numbers": list(numbers), "hashes": list(hashes)}
+            )
         moved = self.conn.execute(
             statement("advance_lane"),
             lane

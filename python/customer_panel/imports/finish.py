@@ -35,7 +35,10 @@ def build_keys(connect: Callable[[], Connection], claim: Claim) -> Counts:
 
 
 def merge_parked(
-    connect: Callable[[], Connection], claim: Claim, told: Callable[[Counts], None], should_stop: Callable[[], bool]
+    connect: Callable[[], Connection],
+    claim: Claim,
+    told: Callable[[Counts], None],
+    should_stop: Callable[[], bool],
 ) -> bool:
     """Folds the parked rows of each identity into one and merges it; False if it was stopped before the last.
 
@@ -51,7 +54,11 @@ def merge_parked(
                 ).fetchone()
                 conn.execute(
                     statement("stage_parked"),
-                    {"import_id": claim.import_id, "bound": bound and bound[0], "clears": claim.clears},
+                    {
+                        "import_id": claim.import_id,
+                        "bound": bound and bound[0],
+                        "clears": claim.clears,
+                    },
                 )
                 merged = merge(conn, claim)
                 counts = Counts(
@@ -71,7 +78,9 @@ def merge_parked(
 
 
 def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> None:
-    changes = {name: value for name, value in msgspec.structs.asdict(counts).items() if name != "pending"}
+    changes = {
+        name: value for name, value in msgspec.structs.asdict(counts).items() if name != "pending"
+    }
     ledger.one(
         conn,
         "settle_pending",

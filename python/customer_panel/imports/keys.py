@@ -79,7 +79,9 @@ def build(connect: Callable[[], Connection], claim: Claim) -> Merged:
     return merged
 
 
-def _build_all(connect: Callable[[], Connection], claim: Claim, names: list[str], is_alone: bool) -> None:
+def _build_all(
+    connect: Callable[[], Connection], claim: Claim, names: list[str], is_alone: bool
+) -> None:
     failures: list[BaseException] = []
 
     def build_one(name: str) -> None:
@@ -100,7 +102,9 @@ def _build_all(connect: Callable[[], Connection], claim: Claim, names: list[str]
         for name in names:
             build_one(name)
     if failures:
-        raise next((wrong for wrong in failures if isinstance(wrong, errors.UniqueViolation)), failures[0])
+        raise next(
+            (wrong for wrong in failures if isinstance(wrong, errors.UniqueViolation)), failures[0]
+        )
 
 
 def _build_one(conn: Connection, claim: Claim, name: str, is_alone: bool) -> None:
@@ -127,7 +131,9 @@ def _make_primary(conn: Connection) -> None:
         try:
             with conn.transaction():
                 conn.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode())
-                conn.execute(b"ALTER TABLE customers ADD CONSTRAINT customers_pkey PRIMARY KEY USING INDEX customers_pkey")
+                conn.execute(
+                    b"ALTER TABLE customers ADD CONSTRAINT customers_pkey PRIMARY KEY USING INDEX customers_pkey"
+                )
         except errors.LockNotAvailable:
             # Somebody reads for long; waiting in line would stop all who come after us.
             time.sleep(0.2)

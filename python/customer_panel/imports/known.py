@@ -37,7 +37,9 @@ def load(connect: Callable[[], Connection], known: Known, import_id: int | None)
         if len(starts) > 1:
             snapshot = ledger.one(first, "export_snapshot")[0]
             for _ in range(READERS - 1):
-                reader = threading.Thread(target=_read_beside, args=(connect, snapshot, todo, known, failures))
+                reader = threading.Thread(
+                    target=_read_beside, args=(connect, snapshot, todo, known, failures)
+                )
                 reader.start()
                 readers.append(reader)
         try:

@@ -11,14 +11,25 @@ from psycopg.types.json import Jsonb
 
 from customer_panel._native import RULES_VERSION, Plan
 from customer_panel.errors import ClaimLost, MappingError
-from customer_panel.imports.model import COUNTERS, DEFAULT_SOURCE, Claim, Counts, Lane, Options, Phase, Row
+from customer_panel.imports.model import (
+    COUNTERS,
+    DEFAULT_SOURCE,
+    Claim,
+    Counts,
+    Lane,
+    Options,
+    Phase,
+    Row,
+)
 from customer_panel.imports.sources import Source
 from customer_panel.imports.states import Status
 from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
 LOCK = 0x63705F696D706F72  # "cp_impor"
-DYING_S = 1.5  # a killed client's backend notices within client_connection_check_interval, half a second
+DYING_S = (
+    1.5  # a killed client's backend notices within client_connection_check_interval, half a second
+)
 
 
 def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:
@@ -45,7 +56,9 @@ def rows(conn: Connection, name: str, /, **parameters: Any) -> list[Row]:
         return cursor.execute(statement(name), parameters).fetchall()
 
 
-def create(conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool) -> int:
+def create(
+    conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool
+) -> int:
     """A new job and its lanes, in the transaction that the caller has open; its number."""
     (source_id,) = one(conn, "source_id", name=options.source or DEFAULT_SOURCE)
     (import_id,) = one(
@@ -67,7 +80,8 @@ def create(conn: Connection, source: Source, plan: Plan, options: Options, lanes
         keys_deferred=keys_deferred,
     )
     conn.execute(
-        statement("create_lanes"), {"import_id": import_id, "done_to": plan.data_start, "count": lanes}
+        statement("create_lanes"),
+        {"import_id": import_id, "done_to": plan.data_start, "count": lanes},
     )
     return int(import_id)
 
@@ -85,10 +99,16 @@ def claim(conn: Connection, import_id: int, plan: Plan) -> Claim:
 def restored_plan(job: Row, options: Options) -> Plan:
     """The plan that a job was begun with. Raises MappingError where `options` ask for another one."""
     asked = [
-        (options.delimiter is not None and options.delimiter != job["delimiter"], "another delimiter"),
+        (
+            options.delimiter is not None and options.delimiter != job["delimiter"],
+            "another delimiter",
+        ),
         (options.date_order not in (None, job["options"]["date_order"]), "another date order"),
         (options.blank not in (None, job["options"]["blank"]), f"--blank {options.blank}"),
-        (options.source not in (None, job["source"]), f"the source {options.source!r} (it has {job['source']!r})"),
+        (
+            options.source not in (None, job["source"]),
+            f"the source {options.source!r} (it has {job['source']!r})",
+        ),
     ]
     plan = Plan.restore(
         job["delimiter"],
@@ -99,7 +119,9 @@ def restored_plan(job: Row, options: Options) -> Plan:
         header_lines=job["header_lines"],
     )
     if options.mapping:
-        wanted = Plan.from_header(_header(job), delimiter=job["delimiter"], overrides=list(options.mapping))
+        wanted = Plan.from_header(
+            _header(job), delimiter=job["delimiter"], overrides=list(options.mapping)
+        )
         asked.append((wanted.mapping != plan.mapping, "other columns"))
     if job["rules_version"] != RULES_VERSION:
         asked.append((True, "other rules of normalisation (another version of Customer Panel)"))
@@ -122,8 +144,13 @@ def lanes_of(conn: Connection, import_id: int) -> list[Lane]:
 
 
 def lane_from(row: Row) -> Lane:
-    counts = Counts(**{name: row[name if name == "warnings" else f"rows_{name}"] for name in COUNTERS})
-    kept = {name: row[name] for name in ("lane", "done_to", "tail_hash", "last_row_hash", "last_line", "recent_ids")}
+    counts = Counts(
+        **{name: row[name if name == "warnings" else f"rows_{name}"] for name in COUNTERS}
+    )
+    kept = {
+        name: row[name]
+        for name in ("lane", "done_to", "tail_hash", "last_row_hash", "last_line", "recent_ids")
+    }
     return Lane(counts=counts, **kept)
 
 
@@ -134,16 +161,24 @@ def put_lanes(conn: Connection, claim: Claim, lanes: list[Lane]) -> None:
         rows(conn, "replace_lanes", import_id=claim.import_id, epoch=claim.epoch)
         for lane in lanes:
             counts = {
-                name if name == "warnings" else f"rows_{name}": getattr(lane.counts, name) for name in COUNTERS
+                name if name == "warnings" else f"rows_{name}": getattr(lane.counts, name)
+                for name in COUNTERS
             }
-            kept = {name: getattr(lane, name) for name in lane.__struct_fields__ if name != "counts"}
+            kept = {
+                name: getattr(lane, name) for name in lane.__struct_fields__ if name != "counts"
+            }
             conn.execute(
-                statement("put_lane"), {"import_id": claim.import_id, "epoch": claim.epoch, **kept, **counts}
+                statement("put_lane"),
+                {"import_id": claim.import_id, "epoch": claim.epoch, **kept, **counts},
             )
 
 
 def set_phase(
-    conn: Connection, claim: Claim, phase: Phase, file_size: int | None = None, scanned_to: int | None = None
+    conn: Connection,
+    claim: Claim,
+    phase: Phase,
+    file_size: int | None = None,
+    scanned_to: int | None = None,
 ) -> None:
     """Raises ClaimLost."""
     one(

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from customer_panel.db.connect import database
-from customer_panel.imports.model import Blank, Buffers, DateOrder, ImportResult, Options, Progress, Tuning
+from customer_panel.imports.model import (
+    Blank,
+    Buffers,
+    DateOrder,
+    ImportResult,
+    Options,
+    Progress,
+    Tuning,
+)
 from customer_panel.imports.sources import opened
 from customer_panel.imports.supervisor import Stop, run_import
 from customer_panel.settings import Settings
@@ -57,9 +65,15 @@ def import_customers(
     """
     settings = settings or Settings.load()
     options = Options(
-        mapping=tuple((mapping or {}).items()), delimiter=delimiter, date_order=date_order, blank=blank, source=feed
+        mapping=tuple((mapping or {}).items()),
+        delimiter=delimiter,
+        date_order=date_order,
+        blank=blank,
+        source=feed,
     )
-    tuning = Tuning(lanes=lanes, batch_rows=batch_rows or settings.batch_rows, memory_bytes=settings.memory)
+    tuning = Tuning(
+        lanes=lanes, batch_rows=batch_rows or settings.batch_rows, memory_bytes=settings.memory
+    )
     with opened(source) as found, _database(dsn, settings) as (where, revive):
         if dry_run:
             from customer_panel.imports.rehearse import rehearse
@@ -92,7 +106,9 @@ def iter_batches(
     """
     from customer_panel.imports.rows import parsed_batches
 
-    options = Options(mapping=tuple((mapping or {}).items()), delimiter=delimiter, date_order=date_order)
+    options = Options(
+        mapping=tuple((mapping or {}).items()), delimiter=delimiter, date_order=date_order
+    )
     with opened(source) as found:
         yield from parsed_batches(found, options, batch_rows)
 

@@ -86,6 +86,8 @@ class Tally:
             bytes_read=done,
             bytes_total=self.bytes_total,
             elapsed_sec=elapsed,
-            rate_rows_per_sec=(counts.processed - self._rows_before) / elapsed if elapsed > 0 else 0.0,
+            rate_rows_per_sec=(counts.processed - self._rows_before) / elapsed
+            if elapsed > 0
+            else 0.0,
             eta_sec=left,
         )

@@ -96,7 +96,8 @@ def run(
             ended.release()
 
     threads = [
-        threading.Thread(target=lane_thread, args=(lane.lane,), name=f"cp-lane-{lane.lane}") for lane in asked.lanes
+        threading.Thread(target=lane_thread, args=(lane.lane,), name=f"cp-lane-{lane.lane}")
+        for lane in asked.lanes
     ]
     for thread in threads:
         thread.start()

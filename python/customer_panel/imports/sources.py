@@ -99,7 +99,9 @@ class StreamSource:
             for piece in self._pieces:
                 if not self._feed.push(bytes(piece)):
                     return
-        except Exception as wrong:  # whatever the caller's iterator raises ends the import as a failed read
+        except (
+            Exception
+        ) as wrong:  # whatever the caller's iterator raises ends the import as a failed read
             self._feed.close(f"{type(wrong).__name__}: {wrong}")
         else:
             self._feed.close()
@@ -148,7 +150,8 @@ def planned(source: Source, options: Options) -> Plan:
         raise MappingError(str(wrong)) from None
     if source.is_whole_in_head and not source.head[plan.data_start :].strip(b"\r\n"):
         raise SourceEmpty(
-            f"{source.name} has a header and no rows", hint="Nothing was imported; check how the file is made."
+            f"{source.name} has a header and no rows",
+            hint="Nothing was imported; check how the file is made.",
         )
     return plan
 
@@ -179,6 +182,7 @@ def _checked(buffers: Iterable[bytes]) -> Iterator[bytes]:
     for piece in buffers:
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise SourceError(
-                f"a source gives bytes, not {type(piece).__name__}", hint="Open the file in binary mode: open(path, 'rb')."
+                f"a source gives bytes, not {type(piece).__name__}",
+                hint="Open the file in binary mode: open(path, 'rb').",
             )
         yield bytes(piece)

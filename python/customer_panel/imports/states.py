@@ -11,7 +11,14 @@ from typing import Literal
 Status = Literal["RUNNING", "PAUSED", "INTERRUPTED", "COMPLETED", "FAILED", "CANCELLED"]
 Event = Literal["claim", "complete", "fail", "stop", "lose", "give_up"]
 
-STATUSES: tuple[Status, ...] = ("RUNNING", "PAUSED", "INTERRUPTED", "COMPLETED", "FAILED", "CANCELLED")
+STATUSES: tuple[Status, ...] = (
+    "RUNNING",
+    "PAUSED",
+    "INTERRUPTED",
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+)
 OPEN: tuple[Status, ...] = ("RUNNING", "PAUSED", "INTERRUPTED")
 
 # A RUNNING job may be claimed too: by who holds the lock, when the runner died without a word.

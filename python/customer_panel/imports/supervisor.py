@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from customer_panel._native import Batch, Known, OverBudget, Plan, verify
+from customer_panel._native import Batch, Known, OverBudget, verify
 from customer_panel.errors import (
     AlreadyRunning,
     ClaimLost,
@@ -103,7 +103,9 @@ def run_import(
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as wrong:
             if not is_loss(wrong) or not run.has_begun:
-                raise _explained(wrong) from (None if isinstance(wrong, CustomerPanelError) else wrong)
+                raise _explained(wrong) from (
+                    None if isinstance(wrong, CustomerPanelError) else wrong
+                )
             if isinstance(source, StreamSource):
                 raise SourceNotResumable(
                     "the connection to the database was lost, and a stream cannot be read again"
@@ -112,7 +114,9 @@ def run_import(
                 lost_since, run.moved, wait = None, False, FIRST_WAIT_S
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > LOST_PATIENCE_S:
-                raise DatabaseLost(f"the database has been away for {LOST_PATIENCE_S:.0f} s") from wrong
+                raise DatabaseLost(
+                    f"the database has been away for {LOST_PATIENCE_S:.0f} s"
+                ) from wrong
             if run.stop.wait(wait):
                 raise Stopped from None
             wait = min(wait * 2, LONGEST_WAIT_S)
@@ -170,7 +174,11 @@ class _Run:
             try:
                 maintenance_s = self._work(conn, claim, job)
             except _StopRequested:
-                self._end(conn, claim, "FAILED" if isinstance(self.source, StreamSource) else self.stop.status)
+                self._end(
+                    conn,
+                    claim,
+                    "FAILED" if isinstance(self.source, StreamSource) else self.stop.status,
+                )
                 raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
             except SourceChanged as wrong:
                 self._end(conn, claim, "FAILED", wrong.message)
@@ -179,7 +187,9 @@ class _Run:
                 raise
             except BaseException as wrong:
                 if not is_loss(wrong):
-                    status: Status = "FAILED" if isinstance(self.source, StreamSource) else "INTERRUPTED"
+                    status: Status = (
+                        "FAILED" if isinstance(self.source, StreamSource) else "INTERRUPTED"
+                    )
                     with contextlib.suppress(psycopg.Error, ClaimLost):
                         self._end(conn, claim, status, f"{type(wrong).__name__}: {_text(wrong)}")
                 raise
@@ -193,7 +203,9 @@ class _Run:
                 ledger.abandon(conn, job["id"], "FAILED")
             elif self.restarts and not self.has_begun:
                 ledger.abandon(conn, job["id"], "CANCELLED")
-                self._note(f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay")
+                self._note(
+                    f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
+                )
             elif self._is_of_this_file(job):
                 self.plan = ledger.restored_plan(job, self.options)
                 if not self.has_begun:
@@ -205,24 +217,36 @@ class _Run:
             else:
                 if job["status"] == "RUNNING":
                     ledger.abandon(conn, job["id"], "INTERRUPTED")
-                raise Interrupted(f"import {job['id']} of {job['file_path']} was interrupted and is not finished")
+                raise Interrupted(
+                    f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
+                )
         return None
 
     def _is_of_this_file(self, job: Row) -> bool:
         if self.source.path is None:
             return False
-        is_same_file = (job["file_device"], job["file_inode"]) == (self.source.device, self.source.inode)
+        is_same_file = (job["file_device"], job["file_inode"]) == (
+            self.source.device,
+            self.source.inode,
+        )
         return is_same_file or job["file_path"] == str(self.source.path)
 
     def _begin(self, conn: Connection) -> Row:
         lanes = self._lane_count() * self._passes(conn)
         with conn.transaction():
             is_first_load = keys.defer(conn)
-            import_id = ledger.create(conn, self.source, self.plan, self.options, lanes, is_first_load)
+            import_id = ledger.create(
+                conn, self.source, self.plan, self.options, lanes, is_first_load
+            )
         return ledger.rows(conn, "get_import", import_id=import_id)[0]
 
     def _end(
-        self, conn: Connection, claim: Claim, status: Status, error: str | None = None, maintenance_s: float = 0.0
+        self,
+        conn: Connection,
+        claim: Claim,
+        status: Status,
+        error: str | None = None,
+        maintenance_s: float = 0.0,
     ) -> None:
         elapsed = self.tally.elapsed_s - self.elapsed_told - maintenance_s
         ledger.end(conn, claim, status, error=error, elapsed_s=elapsed, maintenance_s=maintenance_s)
@@ -235,7 +259,9 @@ class _Run:
 
     def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
         """Everything between claim and end; seconds of maintenance."""
-        self.tally.begin(claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start)
+        self.tally.begin(
+            claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start
+        )
         if job["scanned_to"] is None:
             self._verify(conn, claim)
             if not job["keys_deferred"] and not keys.are_complete(conn):
@@ -244,7 +270,9 @@ class _Run:
             self._enter(conn, claim, "scanning")
             self._scan(conn, claim, job)
         elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
-            self._note(f"the file grew by {size - job['scanned_to']} bytes after it was read to its end: import it again")
+            self._note(
+                f"the file grew by {size - job['scanned_to']} bytes after it was read to its end: import it again"
+            )
         if not keys.are_complete(conn):
             self._enter(conn, claim, "indexing")
             self._committed(finish.build_keys(self.sessions.lane, claim))
@@ -273,7 +301,10 @@ class _Run:
         if furthest.done_to <= self.plan.data_start or furthest.tail_hash is None:
             return
         self._enter(conn, claim, "verifying")
-        blocks = [(row["block"], row["hash"]) for row in ledger.rows(conn, "blocks", import_id=claim.import_id)]
+        blocks = [
+            (row["block"], row["hash"])
+            for row in ledger.rows(conn, "blocks", import_id=claim.import_id)
+        ]
         descriptor = self.source.native()
         assert isinstance(descriptor, int)
         try:
@@ -304,14 +335,20 @@ class _Run:
                 # More identities than the file's size told: each lane becomes two, and each pass half as large.
                 ledger.put_lanes(conn, claim, _halved(lanes=ledger.lanes_of(conn, claim.import_id)))
                 continue
-            if not tails or len(lanes) == self._lane_count() or self.source.size_now() in (None, end):
+            if (
+                not tails
+                or len(lanes) == self._lane_count()
+                or self.source.size_now() in (None, end)
+            ):
                 break
         # What comes behind an open-ended last record would change it: from here on nothing that comes is read.
         with self.sessions.lane() as lane_conn:
             prepare(lane_conn)
             writer = self._writer(lane_conn, claim)
             with lane_conn.transaction():
-                ledger.set_phase(lane_conn, claim, "indexing", file_size=self.source.size_now(), scanned_to=end)
+                ledger.set_phase(
+                    lane_conn, claim, "indexing", file_size=self.source.size_now(), scanned_to=end
+                )
                 counts = [writer.apply(tail) for tail in tails]
         for tail, counted in zip(tails, counts, strict=True):
             self.tally.committed(counted, tail.lane, tail.span[1])
