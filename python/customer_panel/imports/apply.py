@@ -1,4 +1,6 @@
-"""One batch of one lane into the database: rows, parked rows, rejects, counters and checkpoint, or nothing of it."""
+"""One batch of one lane into the database: rows, parked rows, rejects, counters and checkpoint, or
+nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ class Writer:
                 with self.conn.transaction():
                     return self._apply(batch, merges_new)
             except errors.UniqueViolation as wrong:
-                # Somebody created one of these customers meanwhile. (Or took one of our ids: then others are drawn.)
+                # Somebody created one of these customers meanwhile. (Or took one of our ids: then
+                # others are drawn.)
                 merges_new = merges_new or wrong.diag.constraint_name != "customers_id_key"
             except (errors.DeadlockDetected, errors.SerializationFailure):
                 if attempt == DEADLOCKS - 1:
@@ -110,7 +113,8 @@ class Writer:
 
     def _draw(self, count: int) -> int:
         """The first of `count` ids in a row."""
-        # Two lanes that draw at once would get each other's ids; somebody else's insert makes us draw again.
+        # Two lanes that draw at once would get each other's ids; somebody else's insert makes us
+        # draw again.
         with self.drawing:
             while True:
                 row = self.conn.execute(statement("draw_ids"), {"count": count}).fetchone()
@@ -152,7 +156,9 @@ def prepare(conn: Connection) -> None:
 
 
 def merge(conn: Connection, claim: Claim) -> Merged:
-    """Merges the rows of the stage, which stays as it is: into customers that are there, as new ones otherwise."""
+    """Merges the rows of the stage, which stays as it is: into customers that are there, as new
+    ones otherwise.
+    """
     done = Merged()
     parameters = {"import_id": claim.import_id, "source_id": claim.source_id}
     while True:

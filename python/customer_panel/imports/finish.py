@@ -1,4 +1,7 @@
-"""What is left when the last row is in: keys, parked rows, maintenance. Each step can be killed and begun again."""
+"""What is left when the last row is in: keys, parked rows, maintenance.
+
+Each step can be killed and begun again.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ VACUUM_SHARE = 0.01  # of the rows; less is left to autovacuum
 
 
 def build_keys(connect: Callable[[], Connection], claim: Claim) -> Counts:
-    """The keys of a first load; rows that became part of customers made by hand are counted anew."""
+    """The keys of a first load; rows that met a customer made by hand are counted anew."""
     merged = keys.build(connect, claim)
     counts = Counts(
         inserted=-merged.firsts,
@@ -40,7 +43,8 @@ def merge_parked(
     told: Callable[[Counts], None],
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Folds the parked rows of each identity into one and merges it; False if it was stopped before the last.
+    """Folds the parked rows of each identity into one and merges it; False if it was stopped before
+    the last.
 
     Raises ClaimLost.
     """
@@ -67,7 +71,8 @@ def merge_parked(
                     updated=merged.updated,
                     unchanged=merged.unchanged,
                     protected=merged.protected,
-                    # A row that had passed for a later one of an identity and was the first of its own.
+                    # A row that had passed for a later one of an identity and was the first of its
+                    # own.
                     duplicate=-merged.inserted_later,
                 )
                 _settle(conn, claim, counts, merged)

@@ -1,6 +1,7 @@
 """The indexes on customer_id and e-mail: left away for a first load, built when its rows are in.
 
-Until then the map of identities and the checkpoints keep the rows unique, and building the key proves it.
+Until then the map of identities and the checkpoints keep the rows unique, and building the key
+proves it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ LOCK_WAIT_MS = 2000  # an ACCESS EXCLUSIVE lock that waits holds up everybody be
 
 
 def defer(conn: Connection) -> bool:
-    """Drops both indexes if there is no customer yet; whether it did. Part of the caller's transaction."""
+    """Drops both indexes if there is no customer yet; whether it did.
+
+    Part of the caller's transaction.
+    """
     try:
         with conn.transaction():
             conn.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode())
@@ -49,8 +53,8 @@ def are_complete(conn: Connection) -> bool:
 def build(connect: Callable[[], Connection], claim: Claim) -> Merged:
     """Builds what is missing of the two; can be killed at any point and called again.
 
-    A customer made by hand meanwhile, whose identity the file brought too, is merged first: the answer counts those.
-    Raises ClaimLost.
+    A customer made by hand meanwhile, whose identity the file brought too, is merged first: the
+    answer counts those. Raises ClaimLost.
     """
     merged = Merged()
     while True:
@@ -91,7 +95,8 @@ def _build_all(
         except BaseException as wrong:  # raised again by the thread that waits for this one
             failures.append(wrong)
 
-    # CREATE INDEX lets others of its kind read the table beside it; CONCURRENTLY waits for all of them.
+    # CREATE INDEX lets others of its kind read the table beside it; CONCURRENTLY waits for all of
+    # them.
     if is_alone:
         threads = [threading.Thread(target=build_one, args=(name,)) for name in names]
         for thread in threads:
@@ -126,13 +131,16 @@ def _build_one(conn: Connection, claim: Claim, name: str, is_alone: bool) -> Non
 
 
 def _make_primary(conn: Connection) -> None:
-    """The unique index becomes the primary key: a moment under a lock that everybody else must have left."""
+    """The unique index becomes the primary key: a moment under a lock that everybody else must have
+    left.
+    """
     while not ledger.one(conn, "has_primary_key")[0]:
         try:
             with conn.transaction():
                 conn.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode())
                 conn.execute(
-                    b"ALTER TABLE customers ADD CONSTRAINT customers_pkey PRIMARY KEY USING INDEX customers_pkey"
+                    b"ALTER TABLE customers ADD CONSTRAINT customers_pkey"
+                    b" PRIMARY KEY USING INDEX customers_pkey"
                 )
         except errors.LockNotAvailable:
             # Somebody reads for long; waiting in line would stop all who come after us.

@@ -15,12 +15,13 @@ from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
 PAGES = 1024  # 8 MiB of table, some 30,000 rows: an answer of 1 MB
-READERS = 2  # the server's half of the work is a core each; more than two would take the lanes' cores from others
+READERS = 2  # each keeps a core of the server busy; more would only wait for one another
 LAST_PAGE = 4294967295
 
 
 def load(connect: Callable[[], Connection], known: Known, import_id: int | None) -> None:
-    """Fills `known` from `customers`, and with the identities whose first row `import_id` has parked.
+    """Fills `known` from `customers`, and with the identities whose first row `import_id` has
+    parked.
 
     Reads under one snapshot: a customer that moves within the table meanwhile is still met once.
     """
@@ -87,7 +88,9 @@ def _read(conn: Connection, todo: queue.SimpleQueue[tuple[int, int]], known: Kno
 
 
 def _arrays(cursor: psycopg.Cursor[Any], count: int) -> list[bytes]:
-    """The arrays of the only row as the server sent them: what is parsed in Rust need not become Python objects."""
+    """The arrays of the only row as the server sent them: what is parsed in Rust need not become
+    Python objects.
+    """
     result = cursor.pgresult
     assert result is not None
     return [bytes(result.get_value(0, column) or b"") for column in range(count)]

@@ -33,7 +33,9 @@ DYING_S = (
 
 
 def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:
-    """Takes the one-runner lock of the database, for as long as `conn` lives; False if another session keeps it."""
+    """Takes the one-runner lock of the database, for as long as `conn` lives; False if another
+    session keeps it.
+    """
     deadline = time.monotonic() + patience_s
     while True:
         if one(conn, "try_lock", key=LOCK)[0]:
@@ -87,7 +89,10 @@ def create(
 
 
 def claim(conn: Connection, import_id: int, plan: Plan) -> Claim:
-    """Takes the job over. When it returns, nothing that another runner sent can be committed any more."""
+    """Takes the job over.
+
+    When it returns, nothing that another runner sent can be committed any more.
+    """
     with conn.transaction():
         (epoch,) = one(conn, "claim_import", import_id=import_id)
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
@@ -97,7 +102,10 @@ def claim(conn: Connection, import_id: int, plan: Plan) -> Claim:
 
 
 def restored_plan(job: Row, options: Options) -> Plan:
-    """The plan that a job was begun with. Raises MappingError where `options` ask for another one."""
+    """The plan that a job was begun with.
+
+    Raises MappingError where `options` ask for another one.
+    """
     asked = [
         (
             options.delimiter is not None and options.delimiter != job["delimiter"],
@@ -136,7 +144,8 @@ def restored_plan(job: Row, options: Options) -> Plan:
 
 def _header(job: Row) -> bytes:
     quoted = ('"' + header.replace('"', '""') + '"' for header in job["headers"])
-    return (job["delimiter"].join(quoted) + "\n").encode()
+    delimiter: str = job["delimiter"]
+    return (delimiter.join(quoted) + "\n").encode()
 
 
 def lanes_of(conn: Connection, import_id: int) -> list[Lane]:
@@ -157,7 +166,7 @@ def lane_from(row: Row) -> Lane:
 def put_lanes(conn: Connection, claim: Claim, lanes: list[Lane]) -> None:
     """Divides the job's lanes anew, all or nothing."""
     with conn.transaction():
-        rows(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch) or _lost()
+        one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
         rows(conn, "replace_lanes", import_id=claim.import_id, epoch=claim.epoch)
         for lane in lanes:
             counts = {
@@ -215,12 +224,10 @@ def end(
 
 
 def abandon(conn: Connection, import_id: int, status: Status) -> None:
-    """Marks a job without runner as interrupted, or gives it up: then what it parked goes, what it wrote stays."""
+    """Marks a job without runner as interrupted, or gives it up: then what it parked goes, what it
+    wrote stays.
+    """
     with conn.transaction():
         conn.execute(statement("abandon_import"), {"import_id": import_id, "status": status})
         if status == "CANCELLED":
             conn.execute(statement("drop_parked"), {"import_id": import_id})
-
-
-def _lost() -> None:
-    raise ClaimLost

@@ -43,14 +43,18 @@ def import_customers(
     noted: Callable[[str], None] | None = None,
     settings: Settings | None = None,
 ) -> ImportResult:
-    """Imports a customer CSV into PostgreSQL, each row exactly once; returns when the last one is in.
+    """Imports a customer CSV into PostgreSQL, each row exactly once; returns when the last one is
+    in.
 
-    An import of the same file that was interrupted goes on at its checkpoint (`restart` gives it up instead). Call it from
-    any thread; it needs no server of ours.
+    An import of the same file that was interrupted goes on at its checkpoint (`restart` gives it up
+    instead). Call it from any thread; it needs no server of ours.
 
-    source: a path; or a binary file object, or an iterable of buffers. The last two cannot be resumed.
-    dsn: a PostgreSQL 18 or newer. None: DATABASE_URL, else the embedded server, which is stopped again at the end.
-    mapping: headers to fields, where the headers' names do not tell; an empty field leaves a column out.
+    source: a path; or a binary file object, or an iterable of buffers. The last two cannot be
+        resumed.
+    dsn: a PostgreSQL 18 or newer. None: DATABASE_URL, else the embedded server, which is stopped
+        again at the end.
+    mapping: headers to fields, where the headers' names do not tell; an empty field leaves a column
+        out.
     date_order: "mdy" or "dmy", for dates that can be read both ways.
     blank: "keep" (default): a blank cell leaves the old value alone. "clear": it erases it.
     feed: the name of the source ("main").
@@ -60,8 +64,9 @@ def import_customers(
     progress: called with a Progress every 0.2 s or so, from the import's threads.
     stop: its `ask()` ends the import at the next batch border, with Stopped.
 
-    Raises SourceError and MappingError before anything is written, AlreadyRunning, Interrupted (of another file),
-    Stopped, DatabaseError. Bad rows are not errors: they are counted and stored in `import_rejects`.
+    Raises SourceError and MappingError before anything is written, AlreadyRunning, Interrupted (of
+    another file), Stopped, DatabaseError. Bad rows are not errors: they are counted and stored in
+    `import_rejects`.
     """
     settings = settings or Settings.load()
     options = Options(
@@ -100,7 +105,8 @@ def iter_batches(
     date_order: DateOrder | None = None,
     batch_rows: int = 50_000,
 ) -> Iterator[ParsedBatch]:
-    """The parsed batches of a file, in file order, for a sink of your own. No database; no row is left out as duplicate.
+    """The parsed batches of a file, in file order, for a sink of your own. No database; no row is
+    left out as duplicate.
 
     Raises SourceError and MappingError at the first batch.
     """

@@ -21,7 +21,10 @@ MEMORY_BYTES = 512 << 20  # the map of known identities; above it the lanes run 
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a file is to be read. Kept with the job: a resume takes them from there, and None asks for nothing."""
+    """How a file is to be read.
+
+    Kept with the job: a resume takes them from there, and None asks for nothing.
+    """
 
     mapping: tuple[tuple[str, str], ...] = ()
     delimiter: str | None = None
@@ -63,7 +66,10 @@ COUNTERS: tuple[str, ...] = Counts.__struct_fields__
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an import is: only what is committed counts. `eta_sec` is None while it is unknown."""
+    """How far an import is: only what is committed counts.
+
+    `eta_sec` is None while it is unknown.
+    """
 
     job_id: int | None
     phase: Phase
@@ -78,8 +84,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 class ImportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What an import did.
 
-    Rows by outcome add up: processed = inserted + updated + unchanged + protected + duplicate + skipped. `elapsed_sec`
-    leaves out `maintenance_sec`, the VACUUM after the load. `warnings` are values left empty, such as an unreadable date.
+    Rows by outcome add up: processed = inserted + updated + unchanged + protected + duplicate +
+    skipped. `elapsed_sec` leaves out `maintenance_sec`, the VACUUM after the load. `warnings` are
+    values left empty, such as an unreadable date.
     """
 
     job_id: int | None

@@ -1,4 +1,6 @@
-"""One pass over the source: a pipeline, and a thread with a connection of its own for each lane of the pass."""
+"""One pass over the source: a pipeline, and a thread with a connection of its own for each lane of
+the pass.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a pass ended: with the batch of an open-ended last record (see native Pipeline.outcome), at that byte."""
+    """How a pass ended: with the batch of an open-ended last record (see native Pipeline.outcome),
+    at that byte.
+    """
 
     tail: Batch | None
     end: int
@@ -54,8 +58,9 @@ def run(
 ) -> Ended | None:
     """Runs the lanes of a pass to the end of the source; None if it was stopped at batch borders.
 
-    `apply(lane)` is entered in the lane's thread and gives the function that takes its batches. Raises the first failure of
-    any lane, OverBudget, or OSError; the other lanes have stopped at a batch border by then.
+    `apply(lane)` is entered in the lane's thread and gives the function that takes its batches.
+    Raises the first failure of any lane, OverBudget, or OSError; the other lanes have stopped at a
+    batch border by then.
     """
     pipeline = Pipeline(
         source.native(),
@@ -126,7 +131,9 @@ def expected_rows(size: int | None) -> int:
 
 
 def passes_for(identities: int, memory: int) -> int:
-    """In how many passes so many identities must be divided for each part to fit into the map's memory."""
+    """In how many passes so many identities must be divided for each part to fit into the map's
+    memory.
+    """
     return max(1, -(-identities * ENTRY_BYTES // memory))
 
 

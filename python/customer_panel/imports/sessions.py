@@ -1,7 +1,10 @@
-"""The connections of an import: how their sessions are set up, and how a lost one is told from any other failure."""
+"""The connections of an import: how their sessions are set up, and how a lost one is told from any
+other failure.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import psycopg
@@ -10,10 +13,12 @@ from customer_panel.db.connect import connect
 from customer_panel.errors import DatabaseUnreachable
 
 Connection = psycopg.Connection[Any]
-# A lane's rows and its checkpoint are lost together or not at all, so a commit need not wait for the disk.
+# A lane's rows and its checkpoint are lost together or not at all, so a commit need not wait for
+# the disk.
 LANE = (
     b"SET synchronous_commit = off; SET customer_panel.import = 'on'; SET statement_timeout = 0;"
-    b"SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET maintenance_work_mem = '256MB'"
+    b"SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;"
+    b"SET maintenance_work_mem = '256MB'"
 )
 JOB = b"SET statement_timeout = 0; SET lock_timeout = 0; SET customer_panel.import = 'on'"
 # A backend whose client was killed must notice while it works, or its locks outlive it.
@@ -27,7 +32,9 @@ class Sessions:
         self.dsn = dsn
 
     def job(self) -> Connection:
-        """The session that holds the lock and writes the job's states: durably, each statement by itself."""
+        """The session that holds the lock and writes the job's states: durably, each statement by
+        itself.
+        """
         return self._open("import", JOB)
 
     def lane(self) -> Connection:
@@ -38,10 +45,9 @@ class Sessions:
     def _open(self, part: str, setup: bytes) -> Connection:
         conn = connect(self.dsn, part=part, autocommit=True)
         conn.execute(setup)
-        try:
+        # A server on a platform that cannot tell refuses; its backends notice when they next write.
+        with contextlib.suppress(psycopg.errors.InvalidParameterValue):
             conn.execute(NOTICE)
-        except psycopg.errors.InvalidParameterValue:
-            pass  # a server on a platform that cannot tell; its backends notice when they next write
         return conn
 
 

@@ -25,7 +25,9 @@ HEAD_BYTES = (1 << 20) + 4  # the longest header that is accepted, and a byte or
 
 
 class FileSource:
-    """A regular file, opened once: the same descriptor from the header to the last resume of this process."""
+    """A regular file, opened once: the same descriptor from the header to the last resume of this
+    process.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises SourceNotFound, NotAFile or SourceUnreadable."""
@@ -44,9 +46,7 @@ class FileSource:
             raise SourceUnreadable(f"{shown} cannot be opened: {wrong.strerror}") from None
         try:
             found = os.fstat(self.descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-                raise NotAFile(f"{shown} is {kind}")
+            _require_file(found.st_mode, shown)
             self.head = _read_head(self.descriptor)
         except BaseException:
             os.close(self.descriptor)
@@ -68,7 +68,7 @@ class FileSource:
 
 
 class StreamSource:
-    """Buffers from a file object or an iterable, handed to the pipeline by a thread of their own."""
+    """Buffers from a file object or an iterable, handed over by a thread of their own."""
 
     path = None
     size = device = inode = mtime_ns = None
@@ -110,7 +110,8 @@ class StreamSource:
         return None
 
     def close(self) -> None:
-        # A pipeline that is gone takes nothing more; a thread that waits in the caller's iterator is the caller's.
+        # A pipeline that is gone takes nothing more; a thread that waits in the caller's iterator
+        # is the caller's.
         self._feed.close()
 
 
@@ -156,6 +157,12 @@ def planned(source: Source, options: Options) -> Plan:
     return plan
 
 
+def _require_file(mode: int, shown: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise NotAFile(f"{shown} is {kind}")
+
+
 def _read_head(descriptor: int) -> bytes:
     head = bytearray()
     while len(head) < HEAD_BYTES:
@@ -172,7 +179,7 @@ def _read_head(descriptor: int) -> bytes:
 def _pieces(buffers: Buffers) -> Iterator[bytes]:
     read = getattr(buffers, "read", None)
     if read is None:
-        yield from _checked(buffers)  # type: ignore[arg-type]
+        yield from _checked(buffers)
         return
     while piece := read(1 << 20):
         yield from _checked([piece])

@@ -1,7 +1,7 @@
 """The life of an import as one table: from which state which event leads where.
 
-Interrupted is not failed: whatever kills a runner leaves a job that the next start takes up. FAILED is for what a retry
-cannot cure.
+Interrupted is not failed: whatever kills a runner leaves a job that the next start takes up. FAILED
+is for what a retry cannot cure.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 
 
 class Stop:
-    """Asks a running import to stop at the next batch border, and says what it is then: paused or interrupted."""
+    """Asks a running import to stop at the next batch border, and says what it is then: paused or
+    interrupted.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -92,8 +94,9 @@ def run_import(
 ) -> ImportResult:
     """Imports `source`: goes on with an interrupted import of the same file, else begins one.
 
-    `restarts` gives an interrupted one up first. `revive` is called when the server went away, before it is asked again.
-    Raises CustomerPanelError; after Stopped, DatabaseLost and any other failure but SourceChanged the job can be resumed.
+    `restarts` gives an interrupted one up first. `revive` is called when the server went away,
+    before it is asked again. Raises CustomerPanelError; after Stopped, DatabaseLost and any other
+    failure but SourceChanged the job can be resumed.
     """
     run = _Run(source, dsn, options, tuning, told, stop or Stop(), restarts, noted)
     wait = FIRST_WAIT_S
@@ -161,7 +164,7 @@ class _Run:
         self.plan = planned(source, options)
         self.elapsed_told = 0.0
 
-    # -- the job ------------------------------------------------------------------------------------
+    # -- the job -----------------------------------------------------------------------------------
 
     def attempt(self) -> ImportResult:
         with self.sessions.job() as conn:
@@ -197,7 +200,10 @@ class _Run:
             return self._result(conn, claim)
 
     def _take_up(self, conn: Connection) -> Row | None:
-        """The interrupted import of this file, if there is one. We hold the lock, so nobody runs any."""
+        """The interrupted import of this file, if there is one.
+
+        We hold the lock, so nobody runs any.
+        """
         for job in ledger.rows(conn, "open_imports"):
             if job["file_path"] is None:
                 ledger.abandon(conn, job["id"], "FAILED")
@@ -255,7 +261,7 @@ class _Run:
         self.notes.append(text)
         self.noted(text)
 
-    # -- the work -----------------------------------------------------------------------------------
+    # -- the work ----------------------------------------------------------------------------------
 
     def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
         """Everything between claim and end; seconds of maintenance."""
@@ -271,7 +277,8 @@ class _Run:
             self._scan(conn, claim, job)
         elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
             self._note(
-                f"the file grew by {size - job['scanned_to']} bytes after it was read to its end: import it again"
+                f"the file grew by {size - job['scanned_to']} bytes after it was read to its end:"
+                " import it again"
             )
         if not keys.are_complete(conn):
             self._enter(conn, claim, "indexing")
@@ -314,7 +321,7 @@ class _Run:
         if span is not None:
             raise SourceChanged(span=span)
 
-    # -- the lanes ----------------------------------------------------------------------------------
+    # -- the lanes ---------------------------------------------------------------------------------
 
     def _lane_count(self) -> int:
         return self.tuning.lanes or (2 if (os.cpu_count() or 1) <= 4 else 4)
@@ -332,7 +339,8 @@ class _Run:
             try:
                 tails, end = self._run_all(conn, claim, job, lanes, until=None)
             except OverBudget:
-                # More identities than the file's size told: each lane becomes two, and each pass half as large.
+                # More identities than the file's size told: each lane becomes two, and each pass
+                # half as large.
                 ledger.put_lanes(conn, claim, _halved(lanes=ledger.lanes_of(conn, claim.import_id)))
                 continue
             if (
@@ -341,7 +349,8 @@ class _Run:
                 or self.source.size_now() in (None, end)
             ):
                 break
-        # What comes behind an open-ended last record would change it: from here on nothing that comes is read.
+        # What comes behind an open-ended last record would change it: from here on nothing that
+        # comes is read.
         with self.sessions.lane() as lane_conn:
             prepare(lane_conn)
             writer = self._writer(lane_conn, claim)
@@ -361,7 +370,8 @@ class _Run:
             return
         furthest = max(lanes, key=lambda lane: lane.done_to)
         if any(lane.done_to < furthest.done_to for lane in lanes):
-            # Rows behind some lanes' checkpoints and before others': those are taken up with the old lanes first.
+            # Rows behind some lanes' checkpoints and before others': those are taken up with the
+            # old lanes first.
             self._run_all(conn, claim, job, lanes, until=furthest.done_to)
             lanes = ledger.lanes_of(conn, claim.import_id)
         ledger.put_lanes(conn, claim, _divided(lanes, count * passes))
@@ -369,7 +379,9 @@ class _Run:
     def _run_all(
         self, conn: Connection, claim: Claim, job: Row, lanes: list[Lane], until: int | None
     ) -> tuple[list[Batch], int]:
-        """Runs all lanes, as many at once as may be; the batches of an open-ended last record, and where the file ends."""
+        """Runs all lanes, as many at once as may be; the batches of an open-ended last record, and
+        where the file ends.
+        """
         count = self._lane_count()
         self.tally.begin(claim.import_id, lanes, self.plan.data_start)
         self.tally.bytes_total = self.source.size_now()
@@ -436,7 +448,7 @@ class _Run:
     def _writer(self, conn: Connection, claim: Claim) -> Writer:
         return Writer(conn, claim, self.drawing, is_safe=self.tuning.is_safe)
 
-    # -- the result ---------------------------------------------------------------------------------
+    # -- the result --------------------------------------------------------------------------------
 
     def _result(self, conn: Connection, claim: Claim) -> ImportResult:
         job = ledger.rows(conn, "get_import", import_id=claim.import_id)[0]
@@ -470,26 +482,28 @@ class _Run:
 
 
 def _halved(lanes: list[Lane]) -> list[Lane]:
-    """Each lane as two of half its range, with what it had done; its counters stay with the lower half."""
-    halves = []
-    for lane in lanes:
-        for half in (0, 1):
-            halves.append(
-                Lane(
-                    lane=lane.lane * 2 + half,
-                    done_to=lane.done_to,
-                    tail_hash=lane.tail_hash,
-                    counts=Counts() if half else lane.counts,
-                    last_row_hash=None if half else lane.last_row_hash,
-                    last_line=0 if half else lane.last_line,
-                    recent_ids=[] if half else lane.recent_ids,
-                )
-            )
-    return halves
+    """Each lane as two of half its range, with what it had done; its counters stay with the lower
+    half.
+    """
+    return [
+        Lane(
+            lane=lane.lane * 2 + half,
+            done_to=lane.done_to,
+            tail_hash=lane.tail_hash,
+            counts=Counts() if half else lane.counts,
+            last_row_hash=None if half else lane.last_row_hash,
+            last_line=0 if half else lane.last_line,
+            recent_ids=[] if half else lane.recent_ids,
+        )
+        for lane in lanes
+        for half in (0, 1)
+    ]
 
 
 def _divided(lanes: list[Lane], count: int) -> list[Lane]:
-    """`count` new lanes that go on where all `lanes` have come to; the first one carries the counters."""
+    """`count` new lanes that go on where all `lanes` have come to; the first one carries the
+    counters.
+    """
     counts = Counts()
     for lane in lanes:
         counts.add(lane.counts)

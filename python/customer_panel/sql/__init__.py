@@ -1,9 +1,10 @@
 """Every SQL statement of the package: a name, a sentence, the statement.
 
-A file holds any number of them, each under a line `-- name --`. `[[ text | separator ]]` stands for `text` once for
-each of the eleven data columns, joined by `separator`: `{c}` is the column, `{bit}` its place in a bit set, `{index}` its
-place in an array. `<name>` within such a text stands for the fragment of that name in the same file, so that what is
-written and what is compared is one expression. `customer.py` is the only list of the columns.
+A file holds any number of them, each under a line `-- name --`. `[[ text | separator ]]` stands for
+`text` once for each of the eleven data columns, joined by `separator`: `{c}` is the column, `{bit}`
+its place in a bit set, `{index}` its place in an array. `<name>` within such a text stands for the
+fragment of that name in the same file, so that what is written and what is compared is one
+expression. `customer.py` is the only list of the columns.
 """
 
 from __future__ import annotations
