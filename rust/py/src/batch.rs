@@ -1,11 +1,12 @@
 //! A batch and its streams.
 
+use crate::rows;
 use customer_panel_core::batch::Part;
 use customer_panel_core::blocks::BLOCK_BYTES;
 use customer_panel_core::pgcopy::{HEADER, TRAILER, Target};
 use customer_panel_core::pipeline::Held;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Bytes handed to libpq at once: what its own buffer takes without growing, and few calls.
@@ -116,7 +117,10 @@ impl Batch {
 
     /// Frees the rows; span and counts stay. The pipeline waits for memory until its batches are released.
     fn release(&self) {
-        self.held.write().unwrap_or_else(PoisonError::into_inner).release();
+        self.held
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .release();
     }
 
     /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`.
@@ -144,6 +148,23 @@ impl Batch {
     /// Binary COPY into `import_parked`.
     fn parked(&self, import_id: i64) -> Pieces {
         self.pieces(Part::Waiting, Target::Parked { import_id })
+    }
+
+    /// The new rows as tuples: the twelve columns, as `str`, `datetime.date` or `None`.
+    fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.read(|batch| rows::tuples(py, batch.part(Part::Fresh)))
+    }
+
+    /// The line on which each of `rows()` begins.
+    fn lines(&self) -> Vec<u64> {
+        self.read(|batch| {
+            batch
+                .part(Part::Fresh)
+                .refs()
+                .iter()
+                .map(|row| row.line)
+                .collect()
+        })
     }
 
     /// Binary COPY into `import_rejects`; empty where there is nothing to tell.

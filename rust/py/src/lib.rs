@@ -1,11 +1,13 @@
 //! The extension module `customer_panel._native`: names, conversions, the GIL. No decisions.
 
 mod batch;
+mod bench;
 mod errors;
 mod generate;
 mod known;
 mod pipeline;
 mod plan;
+mod rows;
 
 use pyo3::prelude::*;
 
@@ -13,6 +15,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::batch::{Batch, Pieces};
+    #[pymodule_export]
+    use super::bench::scan_speed;
     #[pymodule_export]
     use super::errors::{OverBudget, PlanError, Stopped};
     #[pymodule_export]
