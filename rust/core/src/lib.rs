@@ -22,3 +22,4 @@ pub mod scan;
 pub mod sequence;
 mod simd;
 pub mod source;
+pub mod speed;
