@@ -83,7 +83,12 @@ def create(
     )
     conn.execute(
         statement("create_lanes"),
-        {"import_id": import_id, "done_to": plan.data_start, "count": lanes},
+        {
+            "import_id": import_id,
+            "done_to": plan.data_start,
+            "tail_hash": plan.header_hash(source.head),
+            "count": lanes,
+        },
     )
     return int(import_id)
 

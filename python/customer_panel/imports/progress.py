@@ -21,7 +21,7 @@ class Tally:
         self._told = told
         self._began = self._last_told = time.monotonic()
         self._counts = Counts()
-        self._rows_before = 0
+        self._rows_before: int | None = None
         self._done_to: dict[int, int] = {}
         self._start = 0
         self.job_id: int | None = None
@@ -37,7 +37,7 @@ class Tally:
             for lane in lanes:
                 self._counts.add(lane.counts)
             self._done_to = {lane.lane: lane.done_to for lane in lanes}
-            if not self._rows_before:
+            if self._rows_before is None:
                 self._rows_before = self._counts.processed
 
     def committed(self, counts: Counts, lane: int | None = None, done_to: int = 0) -> None:
@@ -86,7 +86,7 @@ class Tally:
             bytes_read=done,
             bytes_total=self.bytes_total,
             elapsed_sec=elapsed,
-            rate_rows_per_sec=(counts.processed - self._rows_before) / elapsed
+            rate_rows_per_sec=(counts.processed - (self._rows_before or 0)) / elapsed
             if elapsed > 0
             else 0.0,
             eta_sec=left,

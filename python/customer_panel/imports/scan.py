@@ -20,7 +20,6 @@ from customer_panel.imports.sources import Source
 
 Connection = psycopg.Connection[Any]
 ENTRY_BYTES = 25  # what the map of identities takes for one, at most
-ROW_BYTES = 100  # shorter rows than customers have; only to know how large the map may get
 WAKE_S = 0.1
 PARSERS = 2  # each parses 600 MB/s and more: two keep ahead of any server
 
@@ -125,9 +124,9 @@ def run(
     return Ended(*pipeline.outcome())
 
 
-def expected_rows(size: int | None) -> int:
-    """How many rows a file of `size` bytes may have."""
-    return (size or 0) // ROW_BYTES
+def expected_rows(source: Source, plan: Plan) -> int:
+    """How many rows a file may have, judged by its size and its first rows; 0 where the size is unknown."""
+    return (source.size_now() or 0) // max(plan.average_record_bytes(source.head), 1)
 
 
 def passes_for(identities: int, memory: int) -> int:

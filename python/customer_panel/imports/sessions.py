@@ -22,7 +22,10 @@ LANE = (
 )
 JOB = b"SET statement_timeout = 0; SET lock_timeout = 0; SET customer_panel.import = 'on'"
 # A backend whose client was killed must notice while it works, or its locks outlive it.
-NOTICE = b"SET client_connection_check_interval = 500"
+NOTICE = (
+    b"SET client_connection_check_interval = 500;"
+    b"SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+)
 
 
 class Sessions:

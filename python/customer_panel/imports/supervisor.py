@@ -28,6 +28,7 @@ from customer_panel.errors import (
     ImportFailed,
     Interrupted,
     SourceChanged,
+    SourceError,
     SourceNotResumable,
     SourceUnreadable,
     Stopped,
@@ -105,7 +106,7 @@ def run_import(
         try:
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as wrong:
-            if not is_loss(wrong) or not run.has_begun:
+            if not run.has_begun or not (is_loss(wrong) or isinstance(wrong, AlreadyRunning)):
                 raise _explained(wrong) from (
                     None if isinstance(wrong, CustomerPanelError) else wrong
                 )
@@ -160,9 +161,13 @@ class _Run:
         self.has_begun = False  # there is a job that a lost connection leaves behind
         self.moved = False  # something was committed since the connection was last lost
         self.is_resumed = False
-        # A file that cannot be imported is refused before the database is asked anything.
-        self.plan = planned(source, options)
-        self.elapsed_told = 0.0
+        # What is wrong with a file is said only when it is not one whose import was interrupted:
+        # of that one, it is said where it changed.
+        self.refusal: SourceError | None = None
+        try:
+            self.plan = planned(source, options)
+        except SourceError as wrong:
+            self.refusal = wrong
 
     # -- the job -----------------------------------------------------------------------------------
 
@@ -238,6 +243,8 @@ class _Run:
         return is_same_file or job["file_path"] == str(self.source.path)
 
     def _begin(self, conn: Connection) -> Row:
+        if self.refusal is not None:
+            raise self.refusal
         lanes = self._lane_count() * self._passes(conn)
         with conn.transaction():
             is_first_load = keys.defer(conn)
@@ -254,7 +261,7 @@ class _Run:
         error: str | None = None,
         maintenance_s: float = 0.0,
     ) -> None:
-        elapsed = self.tally.elapsed_s - self.elapsed_told - maintenance_s
+        elapsed = self.tally.elapsed_s - maintenance_s
         ledger.end(conn, claim, status, error=error, elapsed_s=elapsed, maintenance_s=maintenance_s)
 
     def _note(self, text: str) -> None:
@@ -305,7 +312,7 @@ class _Run:
     def _verify(self, conn: Connection, claim: Claim) -> None:
         """Holds the file against the hashes of what was read before. Raises SourceChanged."""
         furthest = max(ledger.lanes_of(conn, claim.import_id), key=lambda lane: lane.done_to)
-        if furthest.done_to <= self.plan.data_start or furthest.tail_hash is None:
+        if furthest.tail_hash is None:
             return
         self._enter(conn, claim, "verifying")
         blocks = [
@@ -328,7 +335,7 @@ class _Run:
 
     def _passes(self, conn: Connection) -> int:
         _, guessed, counted = ledger.one(conn, "customer_pages")
-        identities = max(guessed, counted) + scan.expected_rows(self.source.size_now())
+        identities = max(guessed, counted, scan.expected_rows(self.source, self.plan))
         return scan.passes_for(identities, self.tuning.memory_bytes)
 
     def _scan(self, conn: Connection, claim: Claim, job: Row) -> None:
@@ -420,7 +427,7 @@ class _Run:
 
     def _known(self, conn: Connection, claim: Claim, asked: scan.Pass) -> Known:
         _, guessed, counted = ledger.one(conn, "customer_pages")
-        identities = max(guessed, counted, scan.expected_rows(self.source.size_now()) // 2)
+        identities = max(guessed, counted, scan.expected_rows(self.source, self.plan))
         found = Known(
             asked.seed,
             expected=identities * len(asked.lanes) // asked.total,

@@ -45,9 +45,9 @@ VALUES (%(source_id)s, 'RUNNING', 'scanning', %(file_path)s, %(file_size)s, %(fi
 RETURNING id;
 
 -- create_lanes --
--- The lanes of a new job, at the first record.
-INSERT INTO import_lanes (import_id, lane, epoch, done_to)
-SELECT %(import_id)s, lane, 0, %(done_to)s FROM generate_series(0, %(count)s - 1) AS lane;
+-- The lanes of a new job, at the first record: all they have passed is the header.
+INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash)
+SELECT %(import_id)s, lane, 0, %(done_to)s, %(tail_hash)s FROM generate_series(0, %(count)s - 1) AS lane;
 
 -- claim_import --
 -- Makes the job ours: who held it before finds no row of its epoch any more.

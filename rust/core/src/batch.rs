@@ -1,6 +1,7 @@
 //! What one lane commits at once: rows ready for COPY, counts, rejects, and the byte span they stand for.
 
 use crate::pgcopy::{self, Target};
+use std::sync::{Arc, Mutex};
 
 /// Why a row waits in `import_parked` for the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +24,56 @@ pub struct RowRef {
     pub source_hash: i64,
 }
 
-/// Rows whose columns lie encoded in one buffer.
+/// A row is shorter: its values are limited, to 2,000 characters the longest.
+const SEGMENT_BYTES: usize = 256 << 10;
+
+/// Segments that no batch needs now. All are of one size, so they are never too small, and memory does not fragment.
+#[derive(Clone, Default)]
+pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        let used = self.0.lock().ok().and_then(|mut segments| segments.pop());
+        used.unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES))
+    }
+
+    fn put(&self, segments: &mut Vec<Vec<u8>>) {
+        if let Ok(mut pool) = self.0.lock() {
+            pool.extend(segments.drain(..).map(|mut segment| {
+                segment.clear();
+                segment
+            }));
+        }
+    }
+}
+
+/// Rows whose columns lie encoded in segments; none lies across two.
 #[derive(Default)]
 pub struct RowSet {
-    columns: Vec<u8>,
+    segments: Vec<Vec<u8>>,
+    bytes: usize,
     refs: Vec<RowRef>,
+    pool: Pool,
 }
 
 impl RowSet {
+    fn from_pool(pool: &Pool) -> Self {
+        let mut set = RowSet::default();
+        set.pool = pool.clone();
+        set
+    }
+
     /// Adds a row; `columns` are the fields of a binary COPY tuple, the key first.
     pub fn push(&mut self, columns: &[u8], line: u64, source_hash: i64) {
-        let at = self.columns.len() as u32;
-        self.columns.extend_from_slice(columns);
+        let has_room = |segment: &Vec<u8>| segment.len() + columns.len() <= SEGMENT_BYTES;
+        if !self.segments.last().is_some_and(has_room) {
+            self.segments.push(self.pool.take());
+        }
+        let number = self.segments.len() - 1;
+        let segment = &mut self.segments[number];
+        let at = (number * SEGMENT_BYTES + segment.len()) as u32;
+        segment.extend_from_slice(columns);
+        self.bytes += columns.len();
         let order = self.refs.len() as u32;
         let mut row = RowRef {
             prefix: 0,
@@ -64,7 +103,8 @@ impl RowSet {
     }
 
     pub fn columns(&self, row: &RowRef) -> &[u8] {
-        &self.columns[row.at as usize..][..row.len as usize]
+        let at = row.at as usize;
+        &self.segments[at / SEGMENT_BYTES][at % SEGMENT_BYTES..][..row.len as usize]
     }
 
     fn key(&self, row: &RowRef) -> &[u8] {
@@ -84,7 +124,13 @@ impl RowSet {
     }
 
     pub fn bytes(&self) -> usize {
-        self.columns.len() + self.refs.len() * size_of::<RowRef>()
+        self.bytes + self.refs.len() * size_of::<RowRef>()
+    }
+}
+
+impl Drop for RowSet {
+    fn drop(&mut self) {
+        self.pool.put(&mut self.segments);
     }
 }
 
@@ -146,6 +192,20 @@ pub enum Part {
 }
 
 impl Batch {
+    /// An empty batch that begins at `from`.
+    pub fn begin(lane: u32, from: u64, pool: &Pool) -> Self {
+        let set = || RowSet::from_pool(pool);
+        Batch {
+            lane,
+            from,
+            to: from,
+            fresh: set(),
+            changed: set(),
+            waiting: set(),
+            ..Batch::default()
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         self.fresh.bytes() + self.changed.bytes() + self.waiting.bytes() + self.findings.len()
     }

@@ -84,6 +84,21 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
     (in_order, recycle)
 }
 
+/// Bytes of a record on average, by the records that are whole in `sample`; the whole sample where there is none.
+pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
+    let Cut::Records { end } = Cutter::new(plan.delimiter).cut(sample, false) else {
+        return sample.len().max(1);
+    };
+    let mut parsed = Parsed::default();
+    parse(
+        &sample[..end],
+        plan,
+        &HashKeys::new(0, plan, false),
+        &mut parsed,
+    );
+    end / (parsed.rows.len() + parsed.findings.len()).max(1)
+}
+
 /// A named thread that nobody joins: it ends when its channels do.
 pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new()

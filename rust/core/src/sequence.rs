@@ -3,7 +3,7 @@
 //! All that depends on order happens here and only here: which row of an identity is the first, where a batch ends,
 //! what the bytes before a checkpoint hash to. So no number of parsers or lanes can change the outcome.
 
-use crate::batch::{Batch, Block, Parked};
+use crate::batch::{Batch, Block, Parked, Pool};
 use crate::blocks::{BLOCK_BYTES, BlockHasher};
 use crate::customer::FIELDS;
 use crate::known::{HELD, Known, MANY, OverBudget, PARKED, SEEN};
@@ -61,6 +61,7 @@ pub struct Sequencer {
     /// Without it every row is new: for people who want the parsed rows and no import.
     known: Option<Known>,
     lanes: Vec<Lane>,
+    pool: Pool,
     hasher: BlockHasher,
     blocks: Vec<Block>,
     lines: u64,
@@ -76,15 +77,11 @@ impl Sequencer {
         budget: Arc<Budget>,
         position: Arc<AtomicU64>,
     ) -> Self {
+        let pool = Pool::default();
         let lanes = (routing.first_lane..).zip(outlets).zip(&routing.done_to);
         let lanes = lanes
             .map(|((lane, outlet), &done_to)| Lane {
-                batch: Batch {
-                    lane,
-                    from: done_to,
-                    to: done_to,
-                    ..Batch::default()
-                },
+                batch: Batch::begin(lane, done_to, &pool),
                 outlet,
                 done_to,
                 blocks_told: (done_to / BLOCK_BYTES) as usize,
@@ -95,6 +92,7 @@ impl Sequencer {
             routing,
             known,
             lanes,
+            pool,
             hasher: BlockHasher::default(),
             blocks: Vec::new(),
             lines,
@@ -390,12 +388,7 @@ impl Sequencer {
 
     fn finish_batch(&mut self, index: usize, to: u64) -> Batch {
         let lane = &mut self.lanes[index];
-        let next = Batch {
-            lane: lane.batch.lane,
-            from: to,
-            to,
-            ..Batch::default()
-        };
+        let next = Batch::begin(lane.batch.lane, to, &self.pool);
         let mut batch = std::mem::replace(&mut lane.batch, next);
         batch.to = to;
         batch.tail_hash = self.hasher.tail();

@@ -1,9 +1,11 @@
 //! Header matching.
 
 use crate::errors::PlanError;
+use customer_panel_core::blocks::BlockHasher;
 use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME};
 use customer_panel_core::findings::Code;
 use customer_panel_core::plan::{DateOrder, Plan as CorePlan, PlanError as CoreError};
+use customer_panel_core::reader::average_record_bytes;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -115,6 +117,22 @@ impl Plan {
     #[getter]
     fn unmapped(&self) -> Vec<String> {
         self.core.unmapped.clone()
+    }
+
+    /// Hash of the bytes before the first record: what a lane that has done nothing has passed.
+    fn header_hash(&self, head: &[u8]) -> i64 {
+        let mut hasher = BlockHasher::default();
+        hasher.feed(
+            head.get(..self.data_start as usize).unwrap_or_default(),
+            |_| {},
+        );
+        hasher.tail()
+    }
+
+    /// Bytes of a record on average, judged by those that `head`, the start of the file, holds whole.
+    fn average_record_bytes(&self, head: &[u8]) -> usize {
+        let records = head.get(self.data_start as usize..).unwrap_or_default();
+        average_record_bytes(records, &self.core)
     }
 
     /// Bit set of the columns of `customers` that the file can fill.
