@@ -2,6 +2,6 @@
 
 from customer_panel.imports.library import import_customers, iter_batches
 from customer_panel.imports.model import Counts, ImportResult, Progress
-from customer_panel.imports.supervisor import Stop
+from customer_panel.imports.stop import Stop
 
 __all__ = ["Counts", "ImportResult", "Progress", "Stop", "import_customers", "iter_batches"]

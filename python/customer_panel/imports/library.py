@@ -18,7 +18,8 @@ from customer_panel.imports.model import (
     Tuning,
 )
 from customer_panel.imports.sources import opened
-from customer_panel.imports.supervisor import Stop, run_import
+from customer_panel.imports.stop import Stop
+from customer_panel.imports.supervisor import run_import
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ class Tally:
         self._rows_before: int | None = None
         self._done_to: dict[int, int] = {}
         self._start = 0
+        self._has_moved = False
         self.job_id: int | None = None
         self.phase: Phase = "scanning"
         self.bytes_total = bytes_total
@@ -43,9 +44,16 @@ class Tally:
     def committed(self, counts: Counts, lane: int | None = None, done_to: int = 0) -> None:
         with self._lock:
             self._counts.add(counts)
+            self._has_moved = True
             if lane is not None:
                 self._done_to[lane] = done_to
         self.tell()
+
+    def has_moved(self) -> bool:
+        """Whether anything was committed since this was last asked."""
+        with self._lock:
+            has_moved, self._has_moved = self._has_moved, False
+            return has_moved
 
     def enter(self, phase: Phase) -> None:
         self.phase = phase

@@ -13,13 +13,12 @@ from typing import Any
 import msgspec
 import psycopg
 
-from customer_panel._native import Batch, Known, OverBudget, Pipeline, Plan
+from customer_panel._native import Batch, Known, Pipeline, Plan
 from customer_panel.imports.model import Counts, Lane, Tuning
 from customer_panel.imports.progress import Tally
 from customer_panel.imports.sources import Source
 
 Connection = psycopg.Connection[Any]
-ENTRY_BYTES = 25  # what the map of identities takes for one, at most
 WAKE_S = 0.1
 PARSERS = 2  # each parses 600 MB/s and more: two keep ahead of any server
 
@@ -122,18 +121,3 @@ def run(
         pipeline.stop()
         return None
     return Ended(*pipeline.outcome())
-
-
-def expected_rows(source: Source, plan: Plan) -> int:
-    """How many rows a file may have, judged by its size and its first rows; 0 where the size is unknown."""
-    return (source.size_now() or 0) // max(plan.average_record_bytes(source.head), 1)
-
-
-def passes_for(identities: int, memory: int) -> int:
-    """In how many passes so many identities must be divided for each part to fit into the map's
-    memory.
-    """
-    return max(1, -(-identities * ENTRY_BYTES // memory))
-
-
-__all__ = ["Ended", "OverBudget", "Pass", "expected_rows", "passes_for", "run"]

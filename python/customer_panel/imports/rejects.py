@@ -1,0 +1,44 @@
+"""What an import set aside, read back: as records of a CSV file, or the first of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from customer_panel.sql import statement
+
+Connection = psycopg.Connection[Any]
+PORTION = 500  # rejects are held with their raw bytes, up to 64 KiB each
+COLUMNS = (
+    *("line", "byte_from", "byte_to", "severity", "code", "field", "message"),
+    *("raw", "raw_base64"),
+)
+
+
+def records(conn: Connection, import_id: int) -> Iterator[tuple[Any, ...]]:
+    """All rejects and warnings of an import as COLUMNS, in file order, read piece by piece.
+
+    `raw` is the record as text. Where its bytes are no UTF-8, the wrong ones are replaced there
+    and `raw_base64` has them as they were.
+    """
+    with conn.transaction(), conn.cursor("rejects") as cursor:
+        cursor.itersize = PORTION
+        cursor.execute(statement("rejects"), {"import_id": import_id, "limit": None})
+        for *found, raw in cursor:
+            yield (*found, *_readable(raw))
+
+
+def first(conn: Connection, import_id: int, count: int) -> list[dict[str, Any]]:
+    """The first `count` of them, as objects."""
+    found = conn.execute(statement("rejects"), {"import_id": import_id, "limit": count})
+    return [dict(zip(COLUMNS, (*values, *_readable(raw)), strict=True)) for *values, raw in found]
+
+
+def _readable(raw: bytes) -> tuple[str, str]:
+    try:
+        return raw.decode(), ""
+    except UnicodeDecodeError:
+        return raw.decode(errors="replace"), base64.b64encode(raw).decode()

@@ -1,0 +1,284 @@
+"""One run of an import, from its claim to its end.
+
+claim -> verify -> scan (passes of lanes) -> keys -> parked rows -> maintenance -> done
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from customer_panel._native import verify
+from customer_panel.errors import (
+    AlreadyRunning,
+    ClaimLost,
+    Interrupted,
+    SourceChanged,
+    SourceError,
+    SourceUnreadable,
+    Stopped,
+)
+from customer_panel.imports import finish, keys, ledger
+from customer_panel.imports.lanes import Lanes, lane_count, passes
+from customer_panel.imports.model import (
+    Claim,
+    Counts,
+    ImportResult,
+    Options,
+    Phase,
+    Progress,
+    Row,
+    Tuning,
+)
+from customer_panel.imports.progress import Tally
+from customer_panel.imports.sessions import Sessions, is_loss
+from customer_panel.imports.sources import Source, StreamSource, planned
+from customer_panel.imports.states import Status
+from customer_panel.imports.stop import Stop, StopRequested
+
+Connection = psycopg.Connection[Any]
+
+
+class Run:
+    """One call of `run_import`; `attempt` is repeated after a lost connection."""
+
+    def __init__(
+        self,
+        source: Source,
+        dsn: str,
+        options: Options,
+        tuning: Tuning,
+        told: Callable[[Progress], None] | None,
+        stop: Stop,
+        restarts: bool,
+        noted: Callable[[str], None],
+    ) -> None:
+        self.source = source
+        self.options = options
+        self.tuning = tuning
+        self.stop = stop
+        self.restarts = restarts
+        self.noted = noted
+        self.notes: list[str] = []
+        self.sessions = Sessions(dsn)
+        self.tally = Tally(source.size_now(), told)
+        self.has_begun = False  # there is a job that a lost connection leaves behind
+        self.is_resumed = False
+        # What is wrong with a file is said only when it is not one whose import was interrupted:
+        # of that one, it is said where it changed.
+        self.refusal: SourceError | None = None
+        try:
+            self.plan = planned(source, options)
+        except SourceError as wrong:
+            self.refusal = wrong
+
+    # -- the job -----------------------------------------------------------------------------------
+
+    def attempt(self) -> ImportResult:
+        with self.sessions.job() as conn:
+            if not ledger.try_lock(conn):
+                raise AlreadyRunning
+            job = self._take_up(conn) or self._begin(conn)
+            claim = ledger.claim(conn, job["id"], self.plan)
+            self.has_begun = True
+            maintenance_s = 0.0
+            try:
+                maintenance_s = self._work(conn, claim, job)
+            except StopRequested:
+                self._end(
+                    conn,
+                    claim,
+                    "FAILED" if isinstance(self.source, StreamSource) else self.stop.status,
+                )
+                raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
+            except SourceChanged as wrong:
+                self._end(conn, claim, "FAILED", wrong.message)
+                raise
+            except ClaimLost:
+                raise
+            except BaseException as wrong:
+                if not is_loss(wrong):
+                    status: Status = (
+                        "FAILED" if isinstance(self.source, StreamSource) else "INTERRUPTED"
+                    )
+                    with contextlib.suppress(psycopg.Error, ClaimLost):
+                        self._end(conn, claim, status, f"{type(wrong).__name__}: {_text(wrong)}")
+                raise
+            self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
+            return self._result(conn, claim)
+
+    def _take_up(self, conn: Connection) -> Row | None:
+        """The interrupted import of this file, if there is one.
+
+        We hold the lock, so nobody runs any.
+        """
+        for job in ledger.rows(conn, "open_imports"):
+            if job["file_path"] is None:
+                ledger.abandon(conn, job["id"], "FAILED")
+            elif self.restarts and not self.has_begun:
+                ledger.abandon(conn, job["id"], "CANCELLED")
+                self._note(
+                    f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
+                )
+            elif self._is_of_this_file(job):
+                self.plan = ledger.restored_plan(job, self.options)
+                if not self.has_begun:
+                    self.is_resumed = True
+                    self._note(f"going on with import {job['id']}, which was interrupted")
+                return job
+            elif self.has_begun:
+                continue
+            else:
+                if job["status"] == "RUNNING":
+                    ledger.abandon(conn, job["id"], "INTERRUPTED")
+                raise Interrupted(
+                    f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
+                )
+        return None
+
+    def _is_of_this_file(self, job: Row) -> bool:
+        if self.source.path is None:
+            return False
+        is_same_file = (job["file_device"], job["file_inode"]) == (
+            self.source.device,
+            self.source.inode,
+        )
+        return is_same_file or job["file_path"] == str(self.source.path)
+
+    def _begin(self, conn: Connection) -> Row:
+        if self.refusal is not None:
+            raise self.refusal
+        lanes = lane_count(self.tuning) * passes(conn, self.source, self.plan, self.tuning)
+        with conn.transaction():
+            is_first_load = keys.defer(conn)
+            import_id = ledger.create(
+                conn, self.source, self.plan, self.options, lanes, is_first_load
+            )
+        return ledger.rows(conn, "get_import", import_id=import_id)[0]
+
+    def _end(
+        self,
+        conn: Connection,
+        claim: Claim,
+        status: Status,
+        error: str | None = None,
+        maintenance_s: float = 0.0,
+    ) -> None:
+        elapsed = self.tally.elapsed_s - maintenance_s
+        ledger.end(conn, claim, status, error=error, elapsed_s=elapsed, maintenance_s=maintenance_s)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.noted(text)
+
+    # -- the work ----------------------------------------------------------------------------------
+
+    def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
+        """Everything between claim and end; seconds of maintenance."""
+        self.tally.begin(
+            claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start
+        )
+        if job["scanned_to"] is None:
+            self._verify(conn, claim)
+            if not job["keys_deferred"] and not keys.are_complete(conn):
+                self._enter(conn, claim, "indexing")
+                self._committed(finish.build_keys(self.sessions.lane, claim))
+            self._enter(conn, claim, "scanning")
+            lanes = Lanes(
+                self.source, self.plan, self.tuning, self.sessions, self.tally, self.stop, claim
+            )
+            lanes.scan(conn, parks_changed=job["keys_deferred"])
+        elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
+            self._note(
+                f"the file grew by {size - job['scanned_to']} bytes after it was read to its end:"
+                " import it again"
+            )
+        if not keys.are_complete(conn):
+            self._enter(conn, claim, "indexing")
+            self._committed(finish.build_keys(self.sessions.lane, claim))
+        self._enter(conn, claim, "merging")
+        if not finish.merge_parked(self.sessions.lane, claim, self._committed, self.stop.is_asked):
+            raise StopRequested
+        self._enter(conn, claim, "maintenance")
+        total = Counts()
+        for lane in ledger.lanes_of(conn, claim.import_id):
+            total.add(lane.counts)
+        return finish.maintain(self.sessions.lane, total.inserted + total.updated)
+
+    def _enter(self, conn: Connection, claim: Claim, phase: Phase) -> None:
+        if self.stop.is_asked():
+            raise StopRequested
+        ledger.set_phase(conn, claim, phase, file_size=self.source.size_now())
+        self.tally.enter(phase)
+
+    def _committed(self, counts: Counts) -> None:
+        self.tally.committed(counts)
+
+    def _verify(self, conn: Connection, claim: Claim) -> None:
+        """Holds the file against the hashes of what was read before. Raises SourceChanged."""
+        furthest = max(ledger.lanes_of(conn, claim.import_id), key=lambda lane: lane.done_to)
+        if furthest.tail_hash is None:
+            return
+        self._enter(conn, claim, "verifying")
+        blocks = [
+            (row["block"], row["hash"])
+            for row in ledger.rows(conn, "blocks", import_id=claim.import_id)
+        ]
+        descriptor = self.source.native()
+        assert isinstance(descriptor, int)
+        try:
+            span = verify(descriptor, blocks, furthest.done_to, furthest.tail_hash)
+        except OSError as wrong:
+            raise SourceUnreadable(f"the file cannot be read: {wrong.strerror}") from wrong
+        if span is not None:
+            raise SourceChanged(span=span)
+
+    # -- the result --------------------------------------------------------------------------------
+
+    def _result(self, conn: Connection, claim: Claim) -> ImportResult:
+        job = ledger.rows(conn, "get_import", import_id=claim.import_id)[0]
+        counts = Counts()
+        for lane in ledger.lanes_of(conn, claim.import_id):
+            counts.add(lane.counts)
+        elapsed = job["elapsed_ms"] / 1000
+        self.tally.enter("done")
+        return ImportResult(
+            job_id=claim.import_id,
+            status=job["status"],
+            source=job["source"],
+            is_resumed=self.is_resumed,
+            rows_processed=counts.processed,
+            rows_inserted=counts.inserted,
+            rows_updated=counts.updated,
+            rows_unchanged=counts.unchanged,
+            rows_protected=counts.protected,
+            rows_duplicate=counts.duplicate,
+            rows_skipped=counts.skipped,
+            warnings=counts.warnings,
+            bytes_read=job["scanned_to"],
+            elapsed_sec=elapsed,
+            maintenance_sec=job["maintenance_ms"] / 1000,
+            rate_rows_per_sec=counts.processed / elapsed if elapsed else 0.0,
+            peak_rss_bytes=peak_rss_bytes(),
+            mapping=tuple((header, field) for header, field in self.plan.mapping),
+            unmapped=tuple(self.plan.unmapped),
+            notes=tuple(self.notes),
+        )
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has had. Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _text(wrong: BaseException) -> str:
+    """A failure's first line, without what the server quotes of the data."""
+    if isinstance(wrong, psycopg.Error):
+        return wrong.diag.message_primary or type(wrong).__name__
+    return str(wrong)
