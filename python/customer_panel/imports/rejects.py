@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from customer_panel.customer import BY_NAME
 from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
@@ -27,14 +28,20 @@ def records(conn: Connection, import_id: int) -> Iterator[tuple[Any, ...]]:
     with conn.transaction(), conn.cursor("rejects") as cursor:
         cursor.itersize = PORTION
         cursor.execute(statement("rejects"), {"import_id": import_id, "limit": None})
-        for *found, raw in cursor:
-            yield (*found, *_readable(raw))
+        for row in cursor:
+            yield _record(row)
 
 
 def first(conn: Connection, import_id: int, count: int) -> list[dict[str, Any]]:
     """The first `count` of them, as objects."""
     found = conn.execute(statement("rejects"), {"import_id": import_id, "limit": count})
-    return [dict(zip(COLUMNS, (*values, *_readable(raw)), strict=True)) for *values, raw in found]
+    return [dict(zip(COLUMNS, _record(row), strict=True)) for row in found]
+
+
+def _record(row: Any) -> tuple[Any, ...]:
+    *place, field, message, raw = row
+    shown = BY_NAME[field].camel if field in BY_NAME else field
+    return (*place, shown, message, *_readable(raw))
 
 
 def _readable(raw: bytes) -> tuple[str, str]:

@@ -1,0 +1,297 @@
+"""The extension: CSV rows scanned, converted, hashed and sorted into batches, without the GIL.
+
+Only `customer_panel.imports` uses it, and the commands that generate and examine. What it hands out
+are streams that PostgreSQL's COPY takes as they are; nothing in it knows a database.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from os import PathLike
+from typing import ClassVar, Final, Literal, final
+
+__all__ = [
+    "RULES_VERSION",
+    "Batch",
+    "Feed",
+    "Known",
+    "OverBudget",
+    "Pieces",
+    "Pipeline",
+    "Plan",
+    "PlanError",
+    "Stopped",
+    "__version__",
+    "customer_fields",
+    "finding_codes",
+    "generate",
+    "scan_speed",
+    "verify",
+]
+
+__version__: Final[str]
+RULES_VERSION: Final[int]
+"""Of the rules by which values and identities are normalised. Hashed with every row."""
+
+class OverBudget(Exception):
+    """The map of known identities would take more than its memory."""
+
+class Stopped(Exception):
+    """The pipeline was stopped."""
+
+class PlanError(Exception):
+    """The columns cannot be matched with the fields of a customer. args: (code, message)."""
+
+@final
+class Plan:
+    """Which column of a file is which field of a customer. Decided once per import."""
+
+    @staticmethod
+    def from_header(
+        sample: bytes,
+        *,
+        delimiter: str | None = None,
+        overrides: Sequence[tuple[str, str]] = ...,
+        date_order: str | None = None,
+    ) -> Plan:
+        """Reads the header at the start of `sample`; `overrides` are (header, field).
+
+        date_order: "mdy", "dmy", or None for dates that can be read one way only. Raises PlanError;
+        ValueError for another date order.
+        """
+
+    @staticmethod
+    def restore(
+        delimiter: str,
+        headers: Sequence[str],
+        mapping: Sequence[tuple[str, str]],
+        *,
+        date_order: str | None,
+        data_start: int,
+        header_lines: int,
+    ) -> Plan:
+        """The plan that an import was begun with; nothing is guessed again. Raises PlanError."""
+
+    @property
+    def data_start(self) -> int:
+        """Where the first record begins: bytes of byte order mark and header."""
+
+    @property
+    def header_lines(self) -> int:
+        """Line ends before the first record."""
+
+    @property
+    def delimiter(self) -> str: ...
+    @property
+    def headers(self) -> list[str]: ...
+    @property
+    def mapping(self) -> list[tuple[str, str]]:
+        """Header and field of each column that is read, in file order."""
+
+    @property
+    def unmapped(self) -> list[str]:
+        """Headers of the columns that are not read."""
+
+    @property
+    def fields(self) -> int:
+        """Bit set of the columns of `customers` that the file can fill."""
+
+@final
+class Known:
+    """What the database holds of the identities of some lanes.
+
+    Filled by any number of threads, then given to one pipeline.
+    """
+
+    def __new__(
+        cls,
+        seed: int,
+        *,
+        expected: int,
+        memory: int,
+        lanes: int,
+        first_lane: int,
+        lane_count: int,
+    ) -> Known:
+        """Room for `expected` identities; never more than `memory` bytes."""
+
+    def load_hashes(self, ids: bytes, hashes: bytes) -> None:
+        """Adds customer ids (`text[]`) and their source hashes (`int8[]`).
+
+        Both as PostgreSQL sends arrays in binary form. Raises OverBudget; ValueError for anything
+        but such arrays; RuntimeError once the map was given away.
+        """
+
+    def load_flags(self, ids: bytes, flags: bytes) -> None:
+        """Adds flags (`int4[]`) to customer ids (`text[]`). Raises as `load_hashes` does."""
+
+    def __len__(self) -> int: ...
+
+@final
+class Feed:
+    """Hands buffers to a pipeline whose source is not a file."""
+
+    def __new__(cls) -> Feed: ...
+    def push(self, buffer: bytes) -> bool:
+        """Waits for room and hands `buffer` over; False where nobody reads any more."""
+
+    def close(self, error: str | None = None) -> None:
+        """Ends the source, as its end or (with `error`) as a failure to read it."""
+
+@final
+class Pipeline:
+    """Reads a source and sorts its rows into the batches of lanes, on threads of its own."""
+
+    def __new__(
+        cls,
+        source: int | Feed,
+        plan: Plan,
+        *,
+        seed: int,
+        head: bytes,
+        lanes: int,
+        done_to: Sequence[int],
+        first_lane: int = 0,
+        known: Known | None = None,
+        import_id: int = 0,
+        blank_clear: bool = False,
+        until: int | None = None,
+        batch_rows: int = 200_000,
+        batch_bytes: int = ...,
+        budget: int = ...,
+        checkpoint_bytes: int = ...,
+        parks_changed: bool = False,
+        hashes_blocks: bool = True,
+        parsers: int = 2,
+    ) -> Pipeline:
+        """Starts the threads.
+
+        source: a descriptor, of which the pipeline keeps a copy, or a Feed.
+        head: bytes of the source that were read already; they hold the header.
+        done_to: for each lane of this run (from `first_lane` on, of `lanes`) the offset up to which
+            it is done.
+        known: None: every row is new.
+        until: rows that begin at or behind this offset are left alone.
+        budget: bytes that all batches in flight take together.
+        """
+
+    def next_batch(self, lane: int) -> Batch | None:
+        """The next batch of a lane, in file order; None when there are no more, however it came."""
+
+    def outcome(self) -> tuple[Batch | None, int]:
+        """Waits for the end of the source; the batch of an open-ended last record, and the bytes.
+
+        Such a record has no line end, so a longer file might continue it. Raises OSError,
+        OverBudget, or Stopped. To be called once.
+        """
+
+    @property
+    def position(self) -> int:
+        """Bytes read and sorted so far."""
+
+    def stop(self) -> None:
+        """Stops all threads at their next step."""
+
+@final
+class Batch:
+    """Rows of one lane that are committed together."""
+
+    BLOCK_BYTES: ClassVar[int]
+
+    @property
+    def lane(self) -> int: ...
+    @property
+    def span(self) -> tuple[int, int]:
+        """The byte span of the file whose rows of this lane these are."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int, int, int, int, int]:
+        """Rows: processed, fresh, changed, unchanged, duplicate, pending, skipped; warnings."""
+
+    @property
+    def last_row_hash(self) -> int | None: ...
+    @property
+    def last_line(self) -> int: ...
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """(number, hash) of the 16 MiB blocks completed since the lane's previous batch."""
+
+    @property
+    def tail_hash(self) -> int:
+        """Hash of the file from its last 16 MiB border to the end of the span."""
+
+    def sort(self) -> None:
+        """Puts the rows in the order of their keys."""
+
+    def release(self) -> None:
+        """Frees the rows; span and counts stay.
+
+        The pipeline waits for memory until its batches are released.
+        """
+
+    def rows(self) -> list[tuple[str | date | None, ...]]:
+        """The new rows as tuples of the twelve columns."""
+
+    def lines(self) -> list[int]:
+        """The line on which each of `rows()` begins."""
+
+    def fresh(self, first_id: int, import_id: int, source_id: int) -> Pieces:
+        """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`."""
+
+    def changed(self, clears: int) -> Pieces:
+        """COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`."""
+
+    def fresh_to_stage(self, clears: int) -> Pieces:
+        """The new rows, framed for `stage`."""
+
+    def parked(self, import_id: int) -> Pieces:
+        """COPY into `import_parked`."""
+
+    def findings(self) -> bytes:
+        """COPY into `import_rejects`; empty where there is nothing to tell."""
+
+@final
+class Pieces:
+    """A binary COPY stream, as an iterator of `bytes` of about 128 KiB."""
+
+    def __iter__(self) -> Pieces: ...
+    def __next__(self) -> bytes: ...
+
+def verify(
+    descriptor: int, blocks: Sequence[tuple[int, int]], done_to: int, tail_hash: int
+) -> tuple[int, int] | None:
+    """Holds the first `done_to` bytes of a file against the hashes of its blocks.
+
+    None, or the span that differs. Raises OSError.
+    """
+
+def customer_fields() -> list[
+    tuple[str, str, Literal["identity", "text", "email", "date"], int, list[str]]
+]:
+    """(name, camelCase name, kind, limit in characters, accepted headers) of the twelve columns."""
+
+def finding_codes() -> list[tuple[str, str, bool]]:
+    """(code, message, is a warning) of all that can be wrong with a record."""
+
+def generate(
+    path: str | PathLike[str],
+    rows: int,
+    *,
+    about: bool = False,
+    seed: int = 1,
+    duplicates: float = 0.0,
+    dirty: float = 0.0,
+    changed: float = 0.0,
+    progress: Callable[[int], object] | None = None,
+) -> int:
+    """Writes `rows` generated customers to `path`; the bytes written.
+
+    The same arguments give the same bytes everywhere. duplicates, dirty, changed: shares of the
+    rows, 0 to 1. `progress(rows)` is called now and then. Raises OSError.
+    """
+
+def scan_speed(path: str | PathLike[str], rounds: int) -> tuple[int, int, list[float]]:
+    """Reads a file into memory and turns it into rows `rounds` times, on one thread, no database.
+
+    Its rows, the bytes behind its header, and the seconds of each round: scan, map, convert, hash
+    and encode. Raises OSError or PlanError.
+    """

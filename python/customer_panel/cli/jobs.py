@@ -1,0 +1,208 @@
+"""`customer-panel jobs`: the imports so far, and everything about one."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import rich_click
+
+from customer_panel.errors import NoSuchImport
+from customer_panel.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+FIRST_REJECTS = 20
+COUNTERS = ("inserted", "updated", "unchanged", "protected", "duplicate", "skipped", "pending")
+
+
+@click.group(cls=rich_click.RichGroup)
+def jobs() -> None:
+    """The imports: list them, look at one."""
+
+
+@jobs.command("list", cls=rich_click.RichCommand)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array on stdout.")
+def list_jobs(limit: int, as_json: bool) -> None:
+    """The newest imports, newest first."""
+    from customer_panel.db.connect import connect, database
+
+    with database(Settings.load()) as dsn, connect(dsn, part="jobs") as conn:
+        found = [_shown(job) for job in _jobs(conn, limit=limit)]
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("no imports yet: customer-panel import FILE")
+        return
+    head = ("id", "status", "rows", "inserted", "updated", "skipped", "seconds", "started")
+    click.echo(_row(head, "file"))
+    for job in found:
+        counts = (f"{job[f'rows{name}']:,}" for name in ("Processed", "Inserted", "Updated"))
+        numbers = (*counts, f"{job['rowsSkipped']:,}", f"{job['elapsedSec']:,.1f}")
+        values = (str(job["jobId"]), job["status"], *numbers, _moment(job["startedAt"]))
+        click.echo(_row(values, job["file"] or "a stream"))
+
+
+@jobs.command(cls=rich_click.RichCommand)
+@click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option(
+    "--rejects",
+    metavar="OUT.csv",
+    type=click.Path(path_type=Path),
+    help="Also write all rejects and warnings into a file.",
+)
+def show(job_id: int, as_json: bool, rejects: Path | None) -> None:
+    """One import: its columns, counts, times, lanes, the first of its rejects, and how to go on."""
+    from customer_panel.cli.rejects import Target
+    from customer_panel.db.connect import connect, database
+
+    with database(Settings.load()) as dsn:
+        with connect(dsn, part="jobs") as conn:
+            job = _whole(conn, job_id)
+        if rejects is not None:
+            with Target(rejects) as target:
+                count = target.fill(dsn, job_id)
+            click.echo(f"{count:,} rejects and warnings: {rejects}", err=True)
+    if as_json:
+        click.echo(json.dumps(job, ensure_ascii=False))
+        return
+    for line in _described(job):
+        click.echo(line)
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _jobs(conn: Connection, *, limit: int, job_id: int | None = None) -> list[dict[str, Any]]:
+    """Jobs with their counters; one that says RUNNING and has no runner was interrupted."""
+    from customer_panel.imports import ledger
+
+    found = ledger.rows(conn, "list_imports", import_id=job_id, limit=limit)
+    if any(job["status"] == "RUNNING" for job in found):
+        is_alive = ledger.one(conn, "is_runner_alive", key=ledger.LOCK)[0]
+        for job in found:
+            if job["status"] == "RUNNING" and not is_alive:
+                job["status"] = "INTERRUPTED"
+    return found
+
+
+def _shown(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as a JSON object, its names those of `import --json`."""
+    counts = {f"rows{name.capitalize()}": job[f"rows_{name}"] for name in ("processed", *COUNTERS)}
+    elapsed = job["elapsed_ms"] / 1000
+    return {
+        "jobId": job["id"],
+        "status": job["status"],
+        "phase": job["phase"],
+        "source": job["source"],
+        "file": job["file_path"],
+        "fileBytes": job["file_size"],
+        **counts,
+        "warnings": job["warnings"],
+        "bytesRead": job["bytes_read"],
+        "elapsedSec": elapsed,
+        "maintenanceSec": job["maintenance_ms"] / 1000,
+        "rateRowsPerSec": round(job["rows_processed"] / elapsed, 3) if elapsed else 0.0,
+        "startedAt": job["started_at"].isoformat(),
+        "completedAt": job["completed_at"] and job["completed_at"].isoformat(),
+        "error": job["error"],
+    }
+
+
+def _whole(conn: Connection, job_id: int) -> dict[str, Any]:
+    """Raises NoSuchImport."""
+    from customer_panel.cli.summary import camel
+    from customer_panel.imports import ledger, rejects
+
+    found = _jobs(conn, limit=1, job_id=job_id)
+    if not found:
+        raise NoSuchImport(f"there is no import {job_id}")
+    more = ledger.rows(conn, "get_import", import_id=job_id)[0]
+    used = {header for header, _ in more["mapping"]}
+    return {
+        **_shown(found[0]),
+        "delimiter": more["delimiter"],
+        "dateOrder": more["options"].get("date_order"),
+        "blank": more["options"].get("blank"),
+        "mapping": [{"header": h, "field": camel(field)} for h, field in more["mapping"]],
+        "unmapped": [header for header in more["headers"] if header not in used],
+        "lanes": [
+            {"lane": lane.lane, "doneTo": lane.done_to, "rowsProcessed": lane.counts.processed}
+            for lane in ledger.lanes_of(conn, job_id)
+        ],
+        "rejects": rejects.first(conn, job_id, FIRST_REJECTS),
+    }
+
+
+# -- showing --------------------------------------------------------------------------------------
+
+
+def _row(values: tuple[str, ...], last: str) -> str:
+    number, status, *counts, seconds, started = values
+    numbers = "".join(f"{count:>13}" for count in counts)
+    return f"{number:>6}  {status:<11}{numbers}{seconds:>10}  {started:<16}  {last}"
+
+
+def _moment(text: str) -> str:
+    """To the minute, in the local time of who looks."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _described(job: dict[str, Any]) -> list[str]:
+    from customer_panel.cli.bar import size_text, time_text
+
+    size = "" if job["fileBytes"] is None else f" of {size_text(job['fileBytes'])}"
+    lines = [
+        click.style(f"Import {job['jobId']}: {job['status']} ({job['phase']})", bold=True),
+        f"  file         {job['file'] or 'a stream'}",
+        f"  source       {job['source']}",
+        f"  started      {_moment(job['startedAt'])}",
+        f"  read         {size_text(job['bytesRead'])}{size}",
+        f"  time         {time_text(job['elapsedSec'])}",
+        f"  maintenance  {time_text(job['maintenanceSec'])}",
+        f"  rate         {job['rateRowsPerSec']:,.0f} rows/s",
+    ]
+    if job["error"]:
+        lines.append(f"  error        {job['error']}")
+    lines += ["", f"  rows read  {job['rowsProcessed']:>15,}"]
+    lines += [f"  {name:<11}{job[f'rows{name.capitalize()}']:>15,}" for name in COUNTERS]
+    lines += [f"  warnings   {job['warnings']:>15,}", ""]
+    lines += [f"  column {pair['header']!r} is {pair['field']}" for pair in job["mapping"]]
+    lines += [f"  column {header!r} is not used" for header in job["unmapped"]]
+    lines.append("")
+    lines += [
+        f"  lane {lane['lane']}: {lane['rowsProcessed']:,} rows, done to byte {lane['doneTo']:,}"
+        for lane in job["lanes"]
+    ]
+    for reject in job["rejects"]:
+        where = f" in {reject['field']}" if reject["field"] else ""
+        lines += [
+            "",
+            f"  line {reject['line']:,}: {reject['severity']} {reject['code']}{where}",
+            f"    {reject['message']}",
+            f"    {_excerpt(reject['raw'])}",
+        ]
+    if job["rowsSkipped"] + job["warnings"] > len(job["rejects"]):
+        lines += ["", f"All of it: customer-panel jobs show {job['jobId']} --rejects rejects.csv"]
+    if job["status"] in ("PAUSED", "INTERRUPTED") and job["file"]:
+        lines += [
+            "",
+            f"To go on: customer-panel import {job['file']}",
+            f"To give it up and begin anew: customer-panel import {job['file']} --restart",
+        ]
+    return lines
+
+
+def _excerpt(raw: str, width: int = 110) -> str:
+    """One printable line of a record: it may hold anything, escape sequences too."""
+    line = "".join(char if char.isprintable() else "·" for char in raw.rstrip("\r\n")[:width])
+    return line + ("…" if len(raw.rstrip("\r\n")) > width else "")

@@ -1,0 +1,75 @@
+"""The rejects and warnings of an import as a CSV file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from customer_panel.errors import TargetUnwritable
+
+
+class Target:
+    """OUT.csv, opened before the import begins and in place only when it is whole.
+
+    An older file of that name is replaced; the file that is imported is not.
+    """
+
+    def __init__(self, out: Path, source: Path | None = None) -> None:
+        """Raises TargetUnwritable."""
+        self.out = out
+        if source is not None and _is_same(out, source):
+            raise TargetUnwritable(
+                f"{out} is the file to import", hint="Name another file for the rejects."
+            )
+        # A pipe or /dev/stdout cannot be replaced, only written to.
+        self._is_replaced = not out.exists() or out.is_file()
+        self._path = out.with_name(f"{out.name}.part") if self._is_replaced else out
+        try:
+            self._file: IO[str] = self._path.open("w", encoding="utf-8", newline="")
+        except OSError as wrong:
+            raise TargetUnwritable(f"{out} cannot be written: {wrong.strerror}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        wrong: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._is_replaced:
+            self._path.unlink(missing_ok=True)
+
+    def fill(self, dsn: str, import_id: int) -> int:
+        """Writes what the import set aside, in file order; how many lines that were.
+
+        Raises TargetUnwritable. Memory does not grow with their number.
+        """
+        from customer_panel.db.connect import connect
+        from customer_panel.imports.rejects import COLUMNS, records
+
+        try:
+            rows = csv.writer(self._file, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            count = 0
+            with connect(dsn, part="rejects") as conn:
+                for record in records(conn, import_id):
+                    rows.writerow(record)
+                    count += 1
+            self._file.close()
+            if self._is_replaced:
+                self._path.replace(self.out)
+        except OSError as wrong:
+            raise TargetUnwritable(f"{self.out} cannot be written: {wrong.strerror}") from None
+        return count
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return False

@@ -1,0 +1,135 @@
+"""The parsed rows of a file for a sink other than PostgreSQL: no database, no duplicates merged."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Literal
+
+import msgspec
+
+from customer_panel import customer
+from customer_panel._native import Batch, Pipeline
+from customer_panel.errors import SourceUnreadable
+from customer_panel.imports.model import Options
+from customer_panel.imports.sources import Source, planned
+
+COLUMNS: tuple[str, ...] = tuple(column.name for column in customer.COLUMNS)
+BUDGET_BYTES = 32 << 20  # parsed rows that wait for the sink, still in their compact form
+HEADER_BYTES = 19  # signature, flags and extension of a binary COPY stream
+
+Row = tuple[str | date | None, ...]
+
+
+class Reject(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that could not be taken; or, as a warning, a value of it that was left empty.
+
+    `raw` is the record as it stands in the file, up to 64 KiB of it.
+    """
+
+    line: int
+    byte_from: int
+    byte_to: int
+    severity: Literal["reject", "warning"]
+    code: str
+    field: str | None
+    message: str
+    raw: bytes
+
+
+class ParsedBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Some rows of a file, in its order: trimmed and converted as an import would store them.
+
+    rows: tuples of the twelve `columns`; subscription_date is a `datetime.date`, None is blank.
+    line_numbers: where each row begins, counted from 1.
+    rejects: what of this stretch of the file could not be taken.
+    span: the bytes of the file from which all this was read.
+    """
+
+    rows: list[Row]
+    line_numbers: list[int]
+    rejects: list[Reject]
+    span: tuple[int, int]
+    columns: tuple[str, ...] = COLUMNS
+
+    def to_dicts(self) -> list[dict[str, str | date | None]]:
+        """The rows by column name."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterator[ParsedBatch]:
+    """Batches of at most `batch_rows` rows in file order; memory does not grow with the file.
+
+    Raises MappingError, SourceEmpty, SourceUnreadable.
+    """
+    plan = planned(source, options)
+    pipeline = Pipeline(
+        source.native(),
+        plan,
+        seed=0,
+        head=source.head,
+        lanes=1,
+        done_to=[plan.data_start],
+        batch_rows=batch_rows,
+        budget=BUDGET_BYTES,
+        hashes_blocks=False,
+    )
+    try:
+        while (batch := pipeline.next_batch(0)) is not None:
+            if found := _taken(batch):
+                yield found
+        tail, _ = pipeline.outcome()
+        if tail is not None and (found := _taken(tail)):
+            yield found
+    except OSError as wrong:
+        raise SourceUnreadable(
+            f"{source.name} cannot be read: {wrong.strerror or wrong}"
+        ) from wrong
+    finally:
+        pipeline.stop()
+
+
+def _taken(batch: Batch) -> ParsedBatch | None:
+    """The batch as Python objects, its native memory given back; None for one without rows."""
+    found = ParsedBatch(
+        rows=batch.rows(),
+        line_numbers=batch.lines(),
+        rejects=list(_rejects(batch.findings())),
+        span=batch.span,
+    )
+    batch.release()
+    return found if found.rows or found.rejects else None
+
+
+def _rejects(stream: bytes) -> Iterator[Reject]:
+    """The tuples of a binary COPY into `import_rejects`."""
+    at = HEADER_BYTES
+    while at < len(stream):
+        (count,) = struct.unpack_from("!h", stream, at)
+        at += 2
+        if count < 0:
+            return
+        values: list[bytes | None] = []
+        for _ in range(count):
+            (length,) = struct.unpack_from("!i", stream, at)
+            at += 4
+            values.append(None if length < 0 else stream[at : at + length])
+            at += max(length, 0)
+        _, line, byte_from, byte_to, *texts, raw = values
+        severity, code, field, message = (text and text.decode() for text in texts)
+        numbers: dict[str, Any] = {
+            name: int.from_bytes(number or b"")
+            for name, number in (("line", line), ("byte_from", byte_from), ("byte_to", byte_to))
+        }
+        yield msgspec.convert(
+            {
+                **numbers,
+                "severity": severity,
+                "code": code,
+                "field": field,
+                "message": message,
+                "raw": raw,
+            },
+            Reject,
+        )
