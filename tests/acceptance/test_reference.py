@@ -1,0 +1,42 @@
+"""The engine and the plain Python importer come to the same table, counts and rejects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reference import Reference
+from table import content, counts, expected, rejects, run
+
+from customer_panel import _native
+
+
+@pytest.fixture
+def generated(tmp_path: Path):
+    """Writes a generated file: customers of one seed, of whom some may be changed."""
+
+    def generate(name: str, **options) -> Path:
+        path = tmp_path / name
+        _native.generate(str(path), **options)
+        return path
+
+    return generate
+
+
+@pytest.mark.parametrize("about", [False, True])
+def test_a_generated_file_and_its_changes_give_the_table_of_the_reference(generated, dsn, about):
+    reference = Reference()
+    common = {"rows": 4000, "seed": 11, "about": about}
+    for name, options in {
+        "first": {"duplicates": 0.1, "dirty": 0.2},
+        "same": {"duplicates": 0.1, "dirty": 0.2},
+        "changed": {"duplicates": 0.1, "dirty": 0.2, "changed": 0.3},
+        "clean": {},
+        "other dirt": {"duplicates": 0.3, "dirty": 0.5, "changed": 0.1},
+    }.items():
+        path = generated(f"{name}.csv", **common, **options)
+        wanted, set_aside = reference.load(path.read_bytes())
+        result = run(path, dsn, lanes=2, batch_rows=700)
+        assert counts(result) == wanted, name
+        assert content(dsn) == expected(reference), name
+        assert rejects(dsn, result.job_id) == set_aside, name

@@ -1,0 +1,94 @@
+"""Any small file at all: the engine comes to what the plain Python importer comes to."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from reference import Reference
+from table import content, counts, expected, rejects, run
+
+from customer_panel.errors import SourceEmpty
+
+HEADERS = [
+    b"Customer Id,First Name,E-mail,Subscription Date,City",
+    b"id,name,mail,last name,phone,mobile",
+    b'"Customer_ID","Full.Name","Email","created at"',
+    b"email,notes,first name",
+]
+PIECES = [
+    *(b"1", b"2", b"3", b"a@b.c", b"A@B.c", b"x@y", b"Ann Lee", b"2021-02-03", b"03/02/2021"),
+    *(b"25/12/2021", b"16 Jan 2021", b"Jan 16, 2021", b"2021-02-30", b"2021-1-2T03:04", b"1.2.2021"),
+    *(b",", b",", b",", b",", b"\n", b"\n", b"\r\n", b"\r", b"\n\n", b'"', b'"', b'""', b'="01"'),
+    *(b"'7", b" ", b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf", b"\0", b"\xff", b"e\xcc\x81"),
+    *(b"\xc3\xa9", b"\xc3\x89@x", b"\xce\xa3", b"x" * 60, "ß".encode() * 51, b"y" * 256, b"\t"),
+]
+LINE_ENDS = [b"\n", b"\r\n", b"\r"]
+
+
+@st.composite
+def lines(draw: st.DrawFn, width: int) -> bytes:
+    """A record that is mostly in order, so that many of them are customers."""
+    cells = draw(st.lists(st.sampled_from(PIECES), min_size=0, max_size=width + 1))
+    plain = [cell for cell in cells if cell not in LINE_ENDS]
+    key = draw(st.sampled_from([b"1", b"2", b"3", b"4", b"", b" 1 ", b'"1"', b"'1"]))
+    return b",".join([key, *plain]) + draw(st.sampled_from(LINE_ENDS))
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    header = draw(st.sampled_from(HEADERS)) + draw(st.sampled_from(LINE_ENDS))
+    loose = st.sampled_from(PIECES)
+    body = draw(st.lists(st.one_of(lines(width=5), lines(width=3), loose), max_size=14))
+    return draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + header + b"".join(body)
+
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def wiped(database: psycopg.Connection):
+    """Empties the customers: a migration for each example would take all the time."""
+
+    def wipe() -> None:
+        database.execute("TRUNCATE customers, customer_history, customer_totals, imports CASCADE")
+
+    return wipe
+
+
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+@given(
+    texts=st.lists(files(), min_size=1, max_size=3),
+    lanes=st.sampled_from([1, 2, 3]),
+    batch_rows=st.sampled_from([1, 2, 1000]),
+    feeds=st.sampled_from([["main"], ["main", "crm"]]),
+    blank=st.sampled_from(["keep", "clear"]),
+)
+def test_any_small_files_in_turn_give_the_table_of_the_reference(
+    texts, lanes, batch_rows, feeds, blank, dsn, wiped, tmp_path
+):
+    wiped()
+    reference = Reference()
+    for text, feed in zip(texts, itertools.cycle(feeds), strict=False):
+        path = Path(tmp_path, f"{next(numbers)}.csv")
+        path.write_bytes(text)
+        wanted, set_aside = reference.load(text, feed=feed, clear=blank == "clear")
+        try:
+            result = run(
+                path, dsn, lanes=lanes, batch_rows=batch_rows, feed=feed, blank=blank, restarts=True
+            )
+        except SourceEmpty:
+            assert wanted.processed == 0
+            continue
+        assert rejects(dsn, result.job_id) == set_aside
+        assert content(dsn) == expected(reference)
+        assert counts(result) == wanted
