@@ -91,6 +91,12 @@ class Plan:
     def unmapped(self) -> list[str]:
         """Headers of the columns that are not read."""
 
+    def header_hash(self, head: bytes) -> int:
+        """Hash of the bytes before the first record, of which `head` begins with all."""
+
+    def average_record_bytes(self, head: bytes) -> int:
+        """How long the records of `head` are; 0 where it holds none."""
+
     @property
     def fields(self) -> int:
         """Bit set of the columns of `customers` that the file can fill."""

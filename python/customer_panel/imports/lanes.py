@@ -20,6 +20,7 @@ from customer_panel.imports import known, ledger, scan
 from customer_panel.imports.apply import Writer, prepare
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning
 from customer_panel.imports.progress import Tally
+from customer_panel.imports.scan import Pass
 from customer_panel.imports.sessions import Sessions
 from customer_panel.imports.sources import Source, StreamSource
 from customer_panel.imports.stop import Stop, StopRequested
@@ -38,10 +39,10 @@ def passes(conn: Connection, source: Source, plan: Plan, tuning: Tuning) -> int:
     """In how many passes the identities are divided, for the map of each to fit into its memory."""
     if isinstance(source, StreamSource):
         return 1
-    return max(1, -(-_identities(conn, source, plan) * ENTRY_BYTES // tuning.memory_bytes))
+    return max(1, -(-identities(conn, source, plan) * ENTRY_BYTES // tuning.memory_bytes))
 
 
-def _identities(conn: Connection, source: Source, plan: Plan) -> int:
+def identities(conn: Connection, source: Source, plan: Plan) -> int:
     """How many there may be, judged by the table and by the file's size and first rows."""
     _, guessed, counted = ledger.one(conn, "customer_pages")
     rows = (source.size_now() or 0) // max(plan.average_record_bytes(source.head), 1)
@@ -146,7 +147,7 @@ class Lanes:
             group = lanes[first : first + count]
             if end is not None and all(lane.done_to >= end for lane in group):
                 continue
-            asked = scan.Pass(
+            asked = Pass(
                 lanes=group,
                 total=len(lanes),
                 seed=ledger.one(conn, "database_seed")[0],
@@ -173,10 +174,10 @@ class Lanes:
         assert end is not None
         return tails, end
 
-    def _known(self, conn: Connection, asked: scan.Pass) -> Known:
+    def _known(self, conn: Connection, asked: Pass) -> Known:
         found = Known(
             asked.seed,
-            expected=_identities(conn, self.source, self.plan) * len(asked.lanes) // asked.total,
+            expected=identities(conn, self.source, self.plan) * len(asked.lanes) // asked.total,
             memory=self.tuning.memory_bytes,
             lanes=asked.total,
             first_lane=asked.lanes[0].lane,

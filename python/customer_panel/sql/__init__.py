@@ -2,8 +2,8 @@
 
 A file holds any number of them, each under a line `-- name --`. `[[ text | separator ]]` stands for
 `text` once for each of the eleven data columns, joined by `separator`: `{c}` is the column, `{bit}`
-its place in a bit set, `{index}` its place in an array. `<name>` within such a text stands for the
-fragment of that name in the same file, so that what is written and what is compared is one
+its place in a bit set, `{index}` its place in an array. `<name>` stands for the fragment of that
+name, in whichever file, so that what is written, what is compared and what is rehearsed is one
 expression. `customer.py` is the only list of the columns.
 """
 
@@ -21,14 +21,14 @@ FOLDER = Path(__file__).parent
 @cache
 def statements() -> dict[str, str]:
     """All statements by name, ready for psycopg. Raises ValueError for a name given twice."""
-    found: dict[str, str] = {}
+    bodies: dict[str, str] = {}
     for path in sorted(FOLDER.glob("*.sql")):
         _, *parts = re.split(r"^-- (\w+) --$", path.read_text(encoding="utf-8"), flags=re.M)
-        bodies = dict(zip(parts[::2], parts[1::2], strict=True))
-        if len(bodies) * 2 != len(parts) or bodies.keys() & found.keys():
+        found = dict(zip(parts[::2], parts[1::2], strict=True))
+        if len(found) * 2 != len(parts) or found.keys() & bodies.keys():
             raise ValueError(f"{path.name}: a statement's name is taken already")
-        found |= {name: _expanded(body, bodies) for name, body in bodies.items()}
-    return found
+        bodies |= found
+    return {name: _expanded(body, bodies) for name, body in bodies.items()}
 
 
 def statement(name: str) -> bytes:
@@ -37,7 +37,8 @@ def statement(name: str) -> bytes:
 
 
 def _expanded(body: str, fragments: dict[str, str]) -> str:
-    body = re.sub(r"<(\w+)>", lambda match: _bare(fragments[match[1]]), body)
+    while (whole := re.sub(r"<(\w+)>", lambda match: _bare(fragments[match[1]]), body)) != body:
+        body = whole
 
     def each_column(match: re.Match[str]) -> str:
         text, separator = match[1].strip(), match[2]

@@ -43,7 +43,20 @@ FROM STDIN (FORMAT binary);
 
 -- differs --
 -- Fragment: an import would change the column, for nobody edited it.
-(c.edited_fields & {bit} = 0 AND (s.{c} IS NOT NULL OR s.clears & {bit} <> 0) AND s.{c} IS DISTINCT FROM c.{c})
+(c.edited_fields & {bit} = 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
+
+-- keeps --
+-- Fragment: a person's edit of the column stays, against what the row says.
+(c.edited_fields & {bit} <> 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
+
+-- concerns --
+-- Fragment: the row is another one than the customer was last made of; to another feed than its own, only if that shows.
+(c.source_hash IS DISTINCT FROM s.source_hash OR c.many_rows <> s.many_rows)
+   AND (c.source_id IS NOT DISTINCT FROM %(source_id)s OR [[<differs>| OR ]])
+
+-- filled --
+-- Fragment: bit set of the columns that have a value.
+([[CASE WHEN c.{c} IS NOT NULL THEN {bit} ELSE 0 END| + ]])
 
 -- merge_changed --
 -- Merges the stage into customers that are there. All that decides is in the target row, so an edit that commits while
@@ -65,11 +78,10 @@ WITH merged AS (
      WHERE c.customer_id = s.customer_id
        AND c.deleted_at IS NULL
        AND c.import_id IS NOT NULL
-       AND (c.source_hash IS DISTINCT FROM s.source_hash OR c.many_rows <> s.many_rows)
-       AND (c.source_id IS NOT DISTINCT FROM %(source_id)s OR [[<differs>| OR ]])
+       AND <concerns>
     RETURNING new.id, c.customer_id, s.source_line, s.is_first,
         [[CASE WHEN old.{c} IS DISTINCT FROM new.{c} THEN {bit} ELSE 0 END| + ]] AS fields,
-        [[CASE WHEN new.edited_fields & {bit} <> 0 AND <brings> AND s.{c} IS DISTINCT FROM new.{c} THEN {bit} ELSE 0 END| + ]] AS kept,
+        [[CASE WHEN <keeps> THEN {bit} ELSE 0 END| + ]] AS kept,
         ARRAY[NULL, [[old.{c}::text|, ]]] AS was
 ), noted AS (
     INSERT INTO customer_history (customer_id, import_id, source_line, fields, old_values)
@@ -108,7 +120,7 @@ SELECT count(*) FILTER (WHERE is_missing) AS missing,
 UPDATE customers AS c
    SET import_id = %(import_id)s,
        source_id = %(source_id)s,
-       edited_fields = c.edited_fields | ([[CASE WHEN c.{c} IS NOT NULL THEN {bit} ELSE 0 END| + ]])
+       edited_fields = c.edited_fields | <filled>
   FROM stage AS s
  WHERE c.customer_id = s.customer_id AND c.import_id IS NULL AND c.deleted_at IS NULL;
 

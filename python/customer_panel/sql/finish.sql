@@ -45,13 +45,17 @@ SELECT source_line, source_hash, %(clears)s, customer_id, [[{c}|, ]] FROM twins;
 SELECT customer_id FROM import_parked WHERE import_id = %(import_id)s ORDER BY customer_id OFFSET %(count)s LIMIT 1;
 
 -- stage_parked --
--- Takes parked rows out and puts one row for each identity into the stage: field by field the last value in line order,
--- and the hash of all its rows. The hash of the first row is kept apart, for it may have gone its way before.
+-- Takes parked rows out and puts one row for each identity into the stage.
 WITH taken AS (
     DELETE FROM import_parked
      WHERE import_id = %(import_id)s AND (%(bound)s::text IS NULL OR customer_id <= %(bound)s)
     RETURNING *
-), folded AS (
+), <folded_into_stage>;
+
+-- folded_into_stage --
+-- Fragment: of the rows `taken`, one for each identity: field by field the last value in line order, and the hash of
+-- all its rows. The hash of the first row is kept apart, for it may have gone its way before.
+folded AS (
     SELECT customer_id, max(source_line) AS source_line, bool_or(is_first) AS is_first,
            count(*) FILTER (WHERE NOT is_first) AS later,
            coalesce(max(source_hash) FILTER (WHERE is_first), max(first_hash)) AS first_hash,
