@@ -1,0 +1,45 @@
+-- A dry run: what an import would do, judged by the conditions of apply.sql and finish.sql, written nowhere but into
+-- tables of this session.
+
+-- find_source --
+-- The number of a feed; no row: no import of it yet.
+SELECT id FROM sources WHERE name = %(name)s;
+
+-- create_rehearsal --
+-- The rows of one batch that an import would park; and those that decide the outcome of a first row, of all batches.
+CREATE TEMPORARY TABLE rehearsed_batch (LIKE import_parked) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE rehearsed (LIKE import_parked);
+
+-- copy_rehearsed --
+COPY rehearsed_batch (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
+FROM STDIN (FORMAT binary);
+
+-- keep_rehearsed --
+-- Later rows of an identity whose first row went its way count as duplicates, whatever they change.
+INSERT INTO rehearsed SELECT * FROM rehearsed_batch WHERE first_hash IS NULL;
+
+-- stage_rehearsed --
+-- One row for each identity that waited.
+WITH taken AS (SELECT * FROM rehearsed), <folded_into_stage>;
+
+-- rehearse_merge --
+-- What merging the stage would do: a customer made by hand is first adopted, which makes all it filled edited by hand.
+WITH judged AS (
+    SELECT c.customer_id IS NULL AS is_missing,
+           c.deleted_at IS NOT NULL AS is_deleted,
+           c.deleted_at IS NULL AND <concerns> AND ([[<keeps>| OR ]]) AS is_kept,
+           c.deleted_at IS NULL AND <concerns> AND ([[<differs>| OR ]]) AS is_changed
+      FROM stage AS s
+      LEFT JOIN LATERAL (
+          SELECT c.customer_id, c.deleted_at, c.source_hash, c.many_rows, [[c.{c}|, ]],
+                 CASE WHEN c.import_id IS NULL THEN %(source_id)s ELSE c.source_id END AS source_id,
+                 CASE WHEN c.import_id IS NULL THEN c.edited_fields | <filled> ELSE c.edited_fields END AS edited_fields
+            FROM customers AS c WHERE c.customer_id = s.customer_id
+      ) AS c ON true
+     WHERE s.is_first
+)
+SELECT count(*) AS firsts,
+       count(*) FILTER (WHERE is_missing) AS inserted,
+       count(*) FILTER (WHERE NOT is_missing AND is_changed AND NOT is_kept) AS updated,
+       count(*) FILTER (WHERE NOT is_missing AND (is_deleted OR is_kept)) AS protected
+  FROM judged;
