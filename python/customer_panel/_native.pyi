@@ -95,7 +95,7 @@ class Plan:
         """Hash of the bytes before the first record, of which `head` begins with all."""
 
     def average_record_bytes(self, head: bytes) -> int:
-        """How long the records of `head` are; 0 where it holds none."""
+        """How long the records of `head` are on average; its own length where none is whole."""
 
     @property
     def fields(self) -> int:

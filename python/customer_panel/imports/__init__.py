@@ -2,6 +2,16 @@
 
 from customer_panel.imports.library import import_customers, iter_batches
 from customer_panel.imports.model import Counts, ImportResult, Progress
+from customer_panel.imports.rows import ParsedBatch, Reject
 from customer_panel.imports.stop import Stop
 
-__all__ = ["Counts", "ImportResult", "Progress", "Stop", "import_customers", "iter_batches"]
+__all__ = [
+    "Counts",
+    "ImportResult",
+    "ParsedBatch",
+    "Progress",
+    "Reject",
+    "Stop",
+    "import_customers",
+    "iter_batches",
+]

@@ -46,7 +46,7 @@ def identities(conn: Connection, source: Source, plan: Plan) -> int:
     """How many there may be, judged by the table and by the file's size and first rows."""
     _, guessed, counted = ledger.one(conn, "customer_pages")
     rows = (source.size_now() or 0) // max(plan.average_record_bytes(source.head), 1)
-    return max(guessed, counted, rows)
+    return int(max(guessed, counted, rows))
 
 
 class Lanes:
