@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -42,6 +43,7 @@ from customer_panel.imports.states import Status
 from customer_panel.imports.stop import Stop, StopRequested
 
 Connection = psycopg.Connection[Any]
+GRACE_S = 1.0  # a batch takes less; what takes longer is cancelled
 
 
 class Run:
@@ -88,29 +90,45 @@ class Run:
             self.has_begun = True
             maintenance_s = 0.0
             try:
-                maintenance_s = self._work(conn, claim, job)
-            except StopRequested:
-                self._end(
-                    conn,
-                    claim,
-                    "FAILED" if isinstance(self.source, StreamSource) else self.stop.status,
-                )
-                raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
-            except SourceChanged as wrong:
-                self._end(conn, claim, "FAILED", wrong.message)
-                raise
-            except ClaimLost:
-                raise
+                with self._cancelling():
+                    maintenance_s = self._work(conn, claim, job)
             except BaseException as wrong:
-                if not is_loss(wrong):
-                    status: Status = (
-                        "FAILED" if isinstance(self.source, StreamSource) else "INTERRUPTED"
-                    )
-                    with contextlib.suppress(psycopg.Error, ClaimLost):
-                        self._end(conn, claim, status, f"{type(wrong).__name__}: {_text(wrong)}")
+                self._broken_off(conn, claim, wrong)
                 raise
             self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
             return self._result(conn, claim)
+
+    def _broken_off(self, conn: Connection, claim: Claim, wrong: BaseException) -> None:
+        """Writes down how the job was left; a lost connection or claim leaves that to the next."""
+        is_stream = isinstance(self.source, StreamSource)
+        if self.stop.is_asked() and isinstance(wrong, StopRequested | psycopg.errors.QueryCanceled):
+            self._end(conn, claim, "FAILED" if is_stream else self.stop.status)
+            raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
+        if is_loss(wrong) or isinstance(wrong, ClaimLost):
+            return
+        is_final = is_stream or isinstance(wrong, SourceChanged)
+        with contextlib.suppress(psycopg.Error, ClaimLost):
+            self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(wrong))
+
+    @contextlib.contextmanager
+    def _cancelling(self) -> Iterator[None]:
+        """While it is entered, a stop that is asked for waits for no statement longer than a batch
+        takes: the build of an index, a merge or a VACUUM is cancelled, and done again on resume.
+        """
+        is_over = threading.Event()
+
+        def cancel() -> None:
+            while not is_over.wait(GRACE_S):
+                self.sessions.cancel()
+
+        def begin() -> None:
+            threading.Thread(target=cancel, name="cp-cancel", daemon=True).start()
+
+        with self.stop.calling(begin):
+            try:
+                yield
+            finally:
+                is_over.set()
 
     def _take_up(self, conn: Connection) -> Row | None:
         """The interrupted import of this file, if there is one.

@@ -5,6 +5,8 @@ other failure.
 from __future__ import annotations
 
 import contextlib
+import threading
+import weakref
 from typing import Any
 
 import psycopg
@@ -33,6 +35,8 @@ class Sessions:
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
+        self._working: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._lock = threading.Lock()
 
     def job(self) -> Connection:
         """The session that holds the lock and writes the job's states: durably, each statement by
@@ -43,7 +47,17 @@ class Sessions:
     def lane(self) -> Connection:
         conn = self._open("import lane", LANE)
         conn.autocommit = False
+        with self._lock:
+            self._working.add(conn)
         return conn
+
+    def cancel(self) -> None:
+        """Cancels the statements that lanes and builders are in; their transactions roll back."""
+        with self._lock:
+            working = [conn for conn in self._working if not conn.closed]
+        for conn in working:
+            with contextlib.suppress(psycopg.Error):
+                conn.cancel_safe(timeout=1)
 
     def _open(self, part: str, setup: bytes) -> Connection:
         conn = connect(self.dsn, part=part, autocommit=True)

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
 
 from customer_panel.imports.states import Status
 
 
 class Stop:
     """Asks a running import to stop at the next batch border, and says what it is then: paused or
-    interrupted.
+    interrupted. `ask` may be called from any thread and from a signal handler.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._called: list[Callable[[], None]] = []
         self.status: Status = "INTERRUPTED"
 
     def ask(self, status: Status = "INTERRUPTED") -> None:
+        """The first to ask decides what the import is then."""
         if not self._event.is_set():
             self.status = status
             self._event.set()
+            for called in list(self._called):
+                called()
 
     def is_asked(self) -> bool:
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
         return self._event.wait(seconds)
+
+    @contextlib.contextmanager
+    def calling(self, called: Callable[[], None]) -> Iterator[None]:
+        """While it is entered, `called` is called when a stop is asked for, or was already."""
+        self._called.append(called)
+        try:
+            if self.is_asked():
+                called()
+            yield
+        finally:
+            self._called.remove(called)
 
 
 class StopRequested(Exception):
