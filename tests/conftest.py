@@ -5,12 +5,9 @@ Each xdist worker has a server of its own, so workers share nothing and clean up
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,8 @@ import pytest
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from customer_panel.settings import SETTINGS
+from servers import Databases, command, environment, make_home, named
+from stage import large, runner, small
 
 # What the developer has set must not reach the tests, and least of all a DATABASE_URL.
 for _name in [name for name in os.environ if name.startswith(("CP_", "PG"))]:
@@ -28,17 +27,10 @@ for _name in [name for name in os.environ if name.startswith(("CP_", "PG"))]:
 for _setting in SETTINGS:
     os.environ.pop(_setting.name, None)
 
-_numbers = itertools.count(1)
+# What tests import from here, and the fixtures of other files.
+__all__ = ["Run", "command", "environment", "large", "make_home", "named", "runner", "small"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def make_home() -> Path:
-    """An empty CP_HOME; not tmp_path, whose name is too long for a socket."""
-    home = Path(tempfile.mkdtemp(prefix="cp-"))
-    # As root the server is run by `nobody`, who has to walk through.
-    home.chmod(0o711)
-    return home
 
 
 @pytest.fixture
@@ -62,23 +54,33 @@ def server() -> Iterator[embedded.Server]:
 
 
 @pytest.fixture(scope="session")
-def template(server: embedded.Server) -> str:
-    """The name of a migrated database, to be copied; nobody may be connected to it."""
-    _admin(server, "CREATE DATABASE template_migrated")
-    migrate(named(server.dsn, "template_migrated"))
+def databases(server: embedded.Server) -> Databases:
+    return Databases(server)
+
+
+@pytest.fixture(scope="session")
+def template(databases: Databases) -> str:
+    """The name of a migrated database, to be copied; nobody may be connected to it.
+
+    Copies share its seed, so the hashes of one file are the same in all of them.
+    """
+    databases.execute("CREATE DATABASE template_migrated")
+    migrate(databases.dsn("template_migrated"))
     return "template_migrated"
 
 
 @pytest.fixture
-def empty_dsn(server: embedded.Server) -> Iterator[str]:
+def empty_dsn(databases: Databases) -> Iterator[str]:
     """A database with nothing in it."""
-    yield from _database(server, "template1")
+    with databases.copy("template1") as dsn:
+        yield dsn
 
 
 @pytest.fixture
-def dsn(server: embedded.Server, template: str) -> Iterator[str]:
+def dsn(databases: Databases, template: str) -> Iterator[str]:
     """A migrated database of this test's own; dropped at the end, whoever is connected."""
-    yield from _database(server, template)
+    with databases.copy(template) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -105,30 +107,3 @@ def run(tmp_path: Path) -> Run:
         )
 
     return run
-
-
-def command(*args: str) -> list[str]:
-    """The argv of `customer-panel ARGS`."""
-    return [sys.executable, "-m", "customer_panel", *args]
-
-
-def environment(**settings: object) -> dict[str, str]:
-    """This process's environment, with the settings given."""
-    return {**os.environ, **{name: str(value) for name, value in settings.items()}}
-
-
-def named(dsn: str, name: str) -> str:
-    """`dsn`, but of the database `name` of the same server."""
-    return dsn.replace(f"/{embedded.DATABASE}?", f"/{name}?")
-
-
-def _database(server: embedded.Server, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    _admin(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield named(server.dsn, name)
-    _admin(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _admin(server: embedded.Server, statement: str) -> None:
-    with psycopg.connect(named(server.dsn, "postgres"), autocommit=True) as connection:
-        connection.execute(statement.encode())

@@ -21,15 +21,18 @@ RECORD_LIMIT = 8 << 20
 RAW_LIMIT = 64 << 10
 
 NAMES = [column.name for column in COLUMNS]
-SPACES = frozenset(
-    [*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]
-    + [0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
-    + [0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x180E]
-)
-TRIMMED = "".join(map(chr, SPACES))
-MONTHS = (
-    "january february march april may june july august september october november december"
-).split()
+WHITE_SPACE = [
+    *range(0x09, 0x0E),
+    *(0x20, 0x85, 0xA0, 0x1680),
+    *range(0x2000, 0x200B),
+    *(0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
+]
+INVISIBLE = [0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x180E]
+TRIMMED = "".join(map(chr, WHITE_SPACE + INVISIBLE))
+MONTHS = [
+    *("january", "february", "march", "april", "may", "june", "july"),
+    *("august", "september", "october", "november", "december"),
+]
 
 Value = str | datetime.date | None
 
@@ -192,9 +195,9 @@ def _calendar(year: str, month: str | int, day: str) -> datetime.date | None:
         return None
 
 
-def row_of(fields: list[str], columns: list[str | None], order: str | None) -> tuple[
-    dict[str, Value], str | None
-]:
+def row_of(
+    fields: list[str], columns: list[str | None], order: str | None
+) -> tuple[dict[str, Value], str | None]:
     """The customer of a record's fields, and the warning about its date. Raises Rejected."""
     cells = dict.fromkeys([*NAMES, "full_name"], "")
     for name, text in zip(columns, fields, strict=False):

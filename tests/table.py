@@ -8,12 +8,12 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from reference import NAMES, Counts, Reference, Reject
 
 from customer_panel.imports import ImportResult
 from customer_panel.imports.model import Options, Progress, Tuning
 from customer_panel.imports.sources import opened
 from customer_panel.imports.supervisor import Stop, run_import
+from reference import NAMES, Counts, Reference, Reject
 
 KEPT = ["source_hash", "many_rows", "edited_fields", "edit_base", "deleted_at IS NOT NULL"]
 COUNTERS = ["processed", "inserted", "updated", "unchanged", "protected", "duplicate", "skipped"]
@@ -83,18 +83,18 @@ def counts(result: ImportResult) -> Counts:
     return Counts(warnings=result.warnings, **found)
 
 
-def settled(result: ImportResult) -> tuple[Any, ...]:
+def settled(dsn: str, import_id: int | None) -> tuple[int, ...]:
     """The counts that a kill must not change: it may move rows between duplicate and unchanged."""
-    found = counts(result)
-    return (
-        found.processed,
-        found.inserted,
-        found.updated,
-        found.protected,
-        found.unchanged + found.duplicate,
-        found.skipped,
-        found.warnings,
-    )
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute(
+            "SELECT sum(rows_processed)::int, sum(rows_inserted)::int, sum(rows_updated)::int,"
+            " sum(rows_protected)::int, sum(rows_unchanged + rows_duplicate)::int,"
+            " sum(rows_skipped)::int, sum(rows_pending)::int, sum(warnings)::int"
+            " FROM import_lanes WHERE import_id = %s",
+            [import_id],
+        ).fetchone()
+    assert row is not None
+    return row
 
 
 def rejects(dsn: str, import_id: int | None) -> list[Reject]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reference import Reference
-from table import content, counts, expected, rejects, run
 
 from customer_panel import _native
+from reference import Reference
+from table import content, counts, expected, rejects, run
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from reference import Reference
-from table import content, counts, expected, rejects, run
 
 from customer_panel.errors import SourceEmpty
+from reference import Reference
+from table import content, counts, expected, rejects, run
 
 HEADERS = [
     b"Customer Id,First Name,E-mail,Subscription Date,City",
@@ -22,7 +22,14 @@ HEADERS = [
 ]
 PIECES = [
     *(b"1", b"2", b"3", b"a@b.c", b"A@B.c", b"x@y", b"Ann Lee", b"2021-02-03", b"03/02/2021"),
-    *(b"25/12/2021", b"16 Jan 2021", b"Jan 16, 2021", b"2021-02-30", b"2021-1-2T03:04", b"1.2.2021"),
+    *(
+        b"25/12/2021",
+        b"16 Jan 2021",
+        b"Jan 16, 2021",
+        b"2021-02-30",
+        b"2021-1-2T03:04",
+        b"1.2.2021",
+    ),
     *(b",", b",", b",", b",", b"\n", b"\n", b"\r\n", b"\r", b"\n\n", b'"', b'"', b'""', b'="01"'),
     *(b"'7", b" ", b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf", b"\0", b"\xff", b"e\xcc\x81"),
     *(b"\xc3\xa9", b"\xc3\x89@x", b"\xce\xa3", b"x" * 60, "ß".encode() * 51, b"y" * 256, b"\t"),

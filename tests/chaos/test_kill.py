@@ -1,0 +1,65 @@
+"""SIGKILL at any moment costs nothing: the next start ends with the same table and counts."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from stage import RUNS
+
+SEED = 20261124
+
+
+@pytest.mark.parametrize("number", range(RUNS or 20))
+def test_killed_at_random_until_it_is_through(runner, databases, large, number):
+    draw = random.Random(SEED + number)
+    scene = large[["first", "again"][number % 2]]
+    kills = []
+    with databases.copy(scene.before) as dsn:
+        while True:
+            tuning = {"lanes": 2, "batch_rows": 20_000}
+            if number % 4 >= 2:
+                # Other lanes and batches with each resume.
+                rows = draw.choice([3_000, 20_000, 60_000])
+                tuning = {"lanes": draw.choice([1, 2, 3, 5]), "batch_rows": rows}
+            after_s = draw.uniform(0.05, 1.3 * scene.seconds)
+            ended = runner.run(scene.path, dsn, kill_after_s=after_s, tuning=tuning)
+            if ended.exit != 0:
+                assert ended.exit == -signal.SIGKILL
+                kills.append((round(after_s, 3), tuning))
+            if scene.is_completed(dsn):
+                break
+        print(f"seed {SEED + number}: {len(kills)} kills: {kills}")
+        scene.check(dsn)
+
+
+def moments(runner, databases, scene, tuning) -> list[str]:
+    with databases.copy(scene.before) as dsn:
+        ended = runner.run(scene.path, dsn, moment=0, tuning=tuning)
+        scene.check(dsn)
+        return ended.answer["moments"]
+
+
+@pytest.mark.parametrize("name", ["first", "again"])
+@pytest.mark.parametrize("is_during", [False, True], ids=["before", "during"])
+def test_killed_at_each_call_of_the_driver(runner, databases, small, name, is_during):
+    """Before and in each statement, COPY and commit of an import of a few batches."""
+    scene = small[name]
+    tuning = {"lanes": 2, "batch_rows": 1000}
+    every = moments(runner, databases, scene, tuning)
+    draw = random.Random(SEED)
+    chosen = range(1, len(every) + 1)
+    if not RUNS:
+        chosen = sorted(draw.sample(chosen, 25))
+    print(f"seed {SEED}: {len(chosen)} of {len(every)} moments")
+    for moment in chosen:
+        with databases.copy(scene.before) as dsn:
+            during_s = draw.uniform(0, 0.01) if is_during else None
+            killed = runner.run(scene.path, dsn, moment=moment, during_s=during_s, tuning=tuning)
+            print(moment, every[moment - 1], killed.exit)
+            if not scene.is_completed(dsn):
+                assert killed.exit == -signal.SIGKILL
+                assert runner.run(scene.path, dsn, tuning=tuning).exit == 0
+            scene.check(dsn)
