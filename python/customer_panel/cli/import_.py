@@ -131,7 +131,7 @@ def import_command(
     from customer_panel.cli import summary
 
     if as_json:
-        click.echo(summary.result_json(result))
+        click.echo(summary.result_json(result, is_dry=options["dry_run"]))
     elif not quiet:
         summary.show(result, file, rejects, is_dry=options["dry_run"])
     ctx.exit(WITH_REJECTS if result.rows_skipped else 0)

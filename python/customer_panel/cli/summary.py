@@ -16,6 +16,8 @@ from customer_panel.errors import CustomerPanelError
 if TYPE_CHECKING:
     from customer_panel.imports import ImportResult
 
+LINE = 100  # characters; what most terminals show, or wrap once
+
 # What each outcome means, for who reads the word for the first time.
 MEANINGS = {
     "inserted": "new customers",
@@ -89,12 +91,21 @@ def _line(name: str, value: str, meaning: str, *, is_dim: bool = False) -> None:
 
 
 def _columns(result: ImportResult) -> list[str]:
-    pairs = ", ".join(f"{header} -> {camel(field)}" for header, field in result.mapping)
-    lines = [click.wrap_text(f"Columns: {pairs}", width=100, subsequent_indent="  ")]
+    lines = _wrapped("Columns:", [f"{name} -> {camel(field)}" for name, field in result.mapping])
     if result.unmapped:
-        names = ", ".join(result.unmapped)
-        text = f'Not used: {names} (--map "Header=field" takes a column in)'
-        lines.append(click.wrap_text(text, width=100, subsequent_indent="  "))
+        lines += _wrapped("Not used:", list(result.unmapped))
+        lines.append('  (--map "Header=field" takes a column in)')
+    return lines
+
+
+def _wrapped(title: str, items: list[str]) -> list[str]:
+    """The items on lines of at most 100 characters; none of them is divided."""
+    lines = [title]
+    for place, item in enumerate(items):
+        part = f" {item}" + ("," if place + 1 < len(items) else "")
+        if len(lines[-1]) + len(part) > LINE:
+            lines.append(" ")
+        lines[-1] += part
     return lines
 
 
@@ -105,6 +116,7 @@ def _next_steps(result: ImportResult, rejects: Path | None, *, is_dry: bool) -> 
     if not findings or is_dry:
         return []
     return [
-        f"The first of what was set aside: customer-panel jobs show {result.job_id}",
-        f"All of it: customer-panel jobs show {result.job_id} --rejects rejects.csv",
+        "",
+        f"To see what was set aside or left empty: customer-panel jobs show {result.job_id}",
+        f"All of it as a file: customer-panel jobs show {result.job_id} --rejects rejects.csv",
     ]

@@ -13,6 +13,7 @@ from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
 PORTION = 500  # rejects are held with their raw bytes, up to 64 KiB each
+REPLACED = "\N{REPLACEMENT CHARACTER}"
 COLUMNS = (
     *("line", "byte_from", "byte_to", "severity", "code", "field", "message"),
     *("raw", "raw_base64"),
@@ -22,8 +23,8 @@ COLUMNS = (
 def records(conn: Connection, import_id: int) -> Iterator[tuple[Any, ...]]:
     """All rejects and warnings of an import as COLUMNS, in file order, read piece by piece.
 
-    `raw` is the record as text. Where its bytes are no UTF-8, the wrong ones are replaced there
-    and `raw_base64` has them as they were.
+    `raw` is the record as text, without its line end. Where it holds NUL or bytes that are not
+    UTF-8, those are replaced there and `raw_base64` has the bytes as they were.
     """
     with conn.transaction(), conn.cursor("rejects") as cursor:
         cursor.itersize = PORTION
@@ -45,7 +46,8 @@ def _record(row: Any) -> tuple[Any, ...]:
 
 
 def _readable(raw: bytes) -> tuple[str, str]:
-    try:
-        return raw.decode(), ""
-    except UnicodeDecodeError:
-        return raw.decode(errors="replace"), base64.b64encode(raw).decode()
+    line = raw.rstrip(b"\r\n")
+    # Programs that read CSV stop at a NUL, or end the value there.
+    text = line.decode(errors="replace").replace("\0", REPLACED)
+    is_exact = text.encode() == line
+    return text, "" if is_exact else base64.b64encode(raw).decode()
