@@ -1,4 +1,4 @@
-"""Parsed batches for a sink of one's own: the rows that an import would store, without a database."""
+"""Parsed batches for a sink of one's own: the rows an import would store, without a database."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_last_record_without_line_end_is_a_row() -> None:
     assert [line for batch in batches for line in batch.line_numbers] == [2, 3]
 
 
-@pytest.mark.parametrize("batch_rows", [1, 7, 1000])
+@pytest.mark.parametrize("batch_rows", [1, 7, 300])
 def test_any_batch_size_gives_the_same_rows(file: Path, batch_rows: int) -> None:
     with file.open("rb") as opened:
         start = [opened.read(1_000_000)]
@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_said_at_the_first_batch(tmp_path: Path) -> None:
         next(iter_batches(tmp_path / "none.csv"))
     with pytest.raises(errors.MappingError, match="colour"):
         next(iter_batches([b"colour\nred\n"]))
-    with pytest.raises(errors.SourceError, match="binary mode"):
+    with pytest.raises(errors.SourceError, match="not str"):
         next(iter_batches(io.StringIO("id\n1\n")))
 
 
