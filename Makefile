@@ -32,17 +32,17 @@ help: ## this list
 
 $(SAMPLE): | .venv/.built
 	@mkdir -p $(@D)
-	@$(BIN)/customer-panel generate $@.part --rows $(SAMPLE_ROWS) && mv $@.part $@
+	@echo "make: a sample of $(SAMPLE_ROWS) rows: $@"
+	@$(BIN)/customer-panel generate $@.part --rows $(SAMPLE_ROWS) --quiet && mv $@.part $@
 
 run: .venv/.built $(if $(CSV),,$(SAMPLE)) ## import a sample, or your file: make run CSV=path
 	@$(BIN)/customer-panel import "$(or $(CSV),$(SAMPLE))"; code=$$?; \
 	case $$code in \
 	0) printf '%s\n' '' 'Next:' \
-	    '  customer-panel db psql                look at the rows (in .venv/bin)' \
-	    '  customer-panel jobs list              the imports so far' \
+	    '  $(BIN)/customer-panel db psql      look at the rows' \
+	    '  $(BIN)/customer-panel jobs list    the imports so far' \
 	    '  make run CSV=path                     import a file of your own; again, to re-sync it' ;; \
-	3) printf '%s\n' '' 'Everything else is in; some rows were set aside (exit code 3). To see them:' \
-	    '  customer-panel import "$(CSV)" --rejects rejects.csv' ;; \
+	3) printf '%s\n' '' 'All other rows are in; exit code 3 means that some were set aside.' ;; \
 	esac; exit $$code
 
 serve: ## the HTTP API
