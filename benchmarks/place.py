@@ -19,6 +19,7 @@ from customer_panel.benchmarks.figures import Facts
 from customer_panel.customer import COLUMNS
 from customer_panel.db import embedded
 from customer_panel.db.binaries import account_for, find_binaries, within_reach
+from customer_panel.db.cluster import DATABASE
 from customer_panel.db.migrate import migrate
 from customer_panel.errors import CustomerPanelError
 from customer_panel.settings import Settings
@@ -132,11 +133,13 @@ class Place:
         return row[0]
 
     def _dsn(self, name: str) -> str:
-        return self.server.dsn.replace(f"/{embedded.DATABASE}?", f"/{name}?")
+        return self.server.dsn.replace(f"/{DATABASE}?", f"/{name}?")
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, told: Callable[[str], None], *, keep: bool = False) -> Iterator[Place]:
+def opened(
+    settings: Settings, told: Callable[[str], None], *, keep: bool = False
+) -> Iterator[Place]:
     """A place below CP_HOME; `keep` leaves its files and data folder for the next one.
 
     The server is always one of its own, whatever DATABASE_URL says: figures from a server that others use, tuned in

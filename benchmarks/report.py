@@ -78,11 +78,17 @@ def show(result: Result, machine: dict[str, Any], console: Console) -> None:
         sign = "<=" if figure.kind == "at most" else ">="
         verdict = "[green]reached[/]" if figure.is_met else "[red]missed[/]"
         figures.add_row(
-            figure.name, _shown(figure, figure.value), spread, f"{sign} {_shown(figure, figure.bound)}", verdict
+            figure.name,
+            _shown(figure, figure.value),
+            spread,
+            f"{sign} {_shown(figure, figure.bound)}",
+            verdict,
         )
     console.print(figures)
     if result.rows < ALL_ROWS and result.scene != "scan":
-        console.print(f"The aims are meant for {ALL_ROWS:,} rows: of few, what is constant weighs more.")
+        console.print(
+            f"The aims are meant for {ALL_ROWS:,} rows: of few, what is constant weighs more."
+        )
     console.print(
         f"{machine['cores']} cores ({machine['processor']}), {machine['memory_bytes'] >> 30} GiB, "
         f"{machine['platform']}, PostgreSQL {machine['postgresql']}, load average {machine['load_average']}",
@@ -109,4 +115,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -32,7 +32,7 @@ class Answer(msgspec.Struct):
 
 
 def load(place: Place, dsn: str, file: Path, tuning: Tuning | None = None) -> Run:
-    """Imports `file`. The clock is the import's own, without the VACUUM that follows; `wall_s` is all, start of Python included."""
+    """Imports `file`. The clock is the import's own, without the VACUUM; `wall_s` is all of it."""
     asked = Asked(dsn, str(file), tuning or Tuning())
     answer, facts = place.watched(lambda: _in_child(asked))
     result = answer.result
@@ -50,7 +50,9 @@ def load(place: Place, dsn: str, file: Path, tuning: Tuning | None = None) -> Ru
 
 def _in_child(asked: Asked) -> Answer:
     command = [sys.executable, "-m", "customer_panel.benchmarks.engines.ours"]
-    done = subprocess.run(command, input=msgspec.json.encode(asked), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        command, input=msgspec.json.encode(asked), stdout=subprocess.PIPE, check=True
+    )
     return msgspec.json.decode(done.stdout, type=Answer)
 
 

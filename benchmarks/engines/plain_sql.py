@@ -39,7 +39,9 @@ def resync(place: Place, dsn: str, file: Path) -> Run:
     r"""`\copy` into a temporary table, then one INSERT .. ON CONFLICT DO UPDATE WHERE something differs."""
     columns = _columns(file)
     data = columns[1:]
-    types = {column.name: "date" if column.kind == "date" else 'text COLLATE "C"' for column in COLUMNS}
+    types = {
+        column.name: "date" if column.kind == "date" else 'text COLLATE "C"' for column in COLUMNS
+    }
     script = [
         CREATE_FRESH.format(types=", ".join(f"{name} {types[name]}" for name in columns)),
         _copy("fresh", columns, file),

@@ -41,7 +41,9 @@ def run(place: Place, *, rows: int, runs: int) -> Result:
     ]
     further = (peak[many] - peak[small]) / (rows * (MANY - 1))
     figures.append(
-        Figure(name="each further identity", value=further, bound=BOUND_IDENTITY_BYTES, unit="bytes")
+        Figure(
+            name="each further identity", value=further, bound=BOUND_IDENTITY_BYTES, unit="bytes"
+        )
     )
     figures.append(
         Figure(

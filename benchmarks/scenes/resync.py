@@ -1,4 +1,4 @@
-r"""Re-sync: the file of the next night, against `\copy` with INSERT .. ON CONFLICT DO UPDATE WHERE something differs."""
+r"""Re-sync: the next night's file, against `\copy` and INSERT .. ON CONFLICT DO UPDATE WHERE something differs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from customer_panel.benchmarks.figures import Facts, Figure, Result, Run, fact, 
 from customer_panel.benchmarks.place import BenchVoid, Place
 
 BOUND, BOUND_CHANGED = 0.12, 0.17
-JOB_WAL_BYTES = 256 << 10  # the job's own rows: some pages of the tables of imports, whole since the checkpoint
-WRITES = "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE relname = 'customers'"
+JOB_WAL_BYTES = (
+    256 << 10
+)  # the job's own rows: some pages of the tables of imports, whole since the checkpoint
+WRITES = (
+    "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE relname = 'customers'"
+)
 
 
 def run(place: Place, *, rows: int, runs: int, about: bool = False, changed: float = 0.0) -> Result:
@@ -44,8 +48,12 @@ def run(place: Place, *, rows: int, runs: int, about: bool = False, changed: flo
     figures = [ratio(what, done, ours.NAME, plain_sql.NAME, BOUND_CHANGED if changed else BOUND)]
     if not changed:
         wal, versions = (fact(done, ours.NAME, name) for name in ("wal_bytes", "row_versions"))
-        figures.append(Figure(name="WAL of an unchanged file", value=wal, bound=JOB_WAL_BYTES, unit="bytes"))
-        figures.append(Figure(name="row versions written to customers", value=versions, bound=0, unit="rows"))
+        figures.append(
+            Figure(name="WAL of an unchanged file", value=wal, bound=JOB_WAL_BYTES, unit="bytes")
+        )
+        figures.append(
+            Figure(name="row versions written to customers", value=versions, bound=0, unit="rows")
+        )
     return Result(scene="resync", rows=rows, runs=done, figures=figures)
 
 

@@ -24,5 +24,8 @@ def run(place: Place, *, rows: int, runs: int) -> Result:
         if len(set(checksums)) > 1:
             raise BenchVoid(f"the tables differ: {checksums}")
     return Result(
-        scene="safety", rows=rows, runs=done, figures=[ratio("safety on / off", done, ours.NAME, ours.UNSAFE, BOUND)]
+        scene="safety",
+        rows=rows,
+        runs=done,
+        figures=[ratio("safety on / off", done, ours.NAME, ours.UNSAFE, BOUND)],
     )

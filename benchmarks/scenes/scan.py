@@ -13,13 +13,22 @@ BOUND, BOUND_ABOUT = 500, 900
 def run(place: Place, *, rows: int, runs: int) -> Result:
     rows = min(rows, ROWS)
     done, figures = [], []
-    for name, about, bound in (("twelve columns", False, BOUND), ("with about column", True, BOUND_ABOUT)):
+    for name, about, bound in (
+        ("twelve columns", False, BOUND),
+        ("with about column", True, BOUND_ABOUT),
+    ):
         file = place.file(rows, about=about)
         place.told(f"scan, {name}")
         found, size, seconds = scan_speed(file, runs)
         speeds = sorted(size / 1e6 / one for one in seconds)
-        for one in seconds:
-            done.append(Run(engine=name, seconds=one, facts={"rows": found, "bytes": size, "mb_per_s": size / 1e6 / one}))
+        done += [
+            Run(
+                engine=name,
+                seconds=one,
+                facts={"rows": found, "bytes": size, "mb_per_s": size / 1e6 / one},
+            )
+            for one in seconds
+        ]
         figures.append(
             Figure(
                 name=f"scan, {name}",
