@@ -327,6 +327,9 @@ def test_signal_stops_at_a_batch_border_and_the_next_import_goes_on(
     assert f"Import 1: {status} (scanning)" in shown
     assert f"To go on: customer-panel import {large}" in shown
 
+    rehearsed = run("import", large, "--dry-run", DATABASE_URL=dsn).stdout
+    assert "Note: import 1 of this file is not finished" in rehearsed
+
     other = large.with_name("other.csv")
     other.write_text(GOOD)
     refused = run("import", other, DATABASE_URL=dsn)

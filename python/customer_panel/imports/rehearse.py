@@ -78,6 +78,7 @@ class _Rehearsal:
         self.tally = tally
         self.stop = stop
         self.sessions = Sessions(dsn)
+        self.notes: list[str] = []
         self.clears = self.plan.fields if options.blank == "clear" else 0
 
     def result(self) -> ImportResult:
@@ -86,6 +87,12 @@ class _Rehearsal:
             (seed,) = ledger.one(conn, "database_seed")
             found = ledger.rows(conn, "find_source", name=feed)
             source_id = found[0]["id"] if found else NO_FEED
+            for job in ledger.rows(conn, "open_imports"):
+                if job["file_path"] is not None and job["file_path"] == str(self.source.path):
+                    self.notes.append(
+                        f"import {job['id']} of this file is not finished:"
+                        " the rows that it has brought so far count as unchanged here"
+                    )
             total = lanes.lane_count(self.tuning) * lanes.passes(
                 conn, self.source, self.plan, self.tuning
             )
@@ -205,7 +212,7 @@ class _Rehearsal:
             peak_rss_bytes=peak_rss_bytes(),
             mapping=tuple(self.plan.mapping),
             unmapped=tuple(self.plan.unmapped),
-            notes=("dry run: nothing was written",),
+            notes=tuple(self.notes),
         )
 
 
