@@ -60,7 +60,10 @@ class Writer:
             except errors.UniqueViolation as wrong:
                 # Somebody created one of these customers meanwhile. (Or took one of our ids: then
                 # others are drawn.)
-                merges_new = merges_new or wrong.diag.constraint_name != "customers_id_key"
+                violated = wrong.diag.constraint_name
+                if violated not in ("customers_pkey", "customers_id_key") or attempt == DEADLOCKS - 1:
+                    raise
+                merges_new = merges_new or violated == "customers_pkey"
             except (errors.DeadlockDetected, errors.SerializationFailure):
                 if attempt == DEADLOCKS - 1:
                     raise

@@ -152,6 +152,8 @@ UPDATE import_lanes
 RETURNING pg_notify('customer_panel', json_build_object('jobId', import_id::text, 'lane', lane)::text);
 
 -- note_blocks --
--- The hashes of the blocks that the lane has passed.
+-- The hashes of the blocks that the lane has passed. One that is there already was noted under this number by a lane of an
+-- earlier division that had come further.
 INSERT INTO import_blocks (import_id, lane, block, hash)
-SELECT %(import_id)s, %(lane)s, * FROM unnest(%(numbers)s::bigint[], %(hashes)s::bigint[]);
+SELECT %(import_id)s, %(lane)s, * FROM unnest(%(numbers)s::bigint[], %(hashes)s::bigint[])
+ON CONFLICT DO NOTHING;
