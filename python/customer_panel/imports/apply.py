@@ -36,7 +36,7 @@ class Merged(msgspec.Struct, kw_only=True):
 
 
 class Writer:
-    """Applies the batches of one lane over one connection, whose session is set up by `prepare`."""
+    """Applies the batches of one lane over one connection."""
 
     def __init__(
         self, conn: Connection, claim: Claim, drawing: threading.Lock, *, is_safe: bool = True
@@ -61,7 +61,10 @@ class Writer:
                 # Somebody created one of these customers meanwhile. (Or took one of our ids: then
                 # others are drawn.)
                 violated = wrong.diag.constraint_name
-                if violated not in ("customers_pkey", "customers_id_key") or attempt == DEADLOCKS - 1:
+                if (
+                    violated not in ("customers_pkey", "customers_id_key")
+                    or attempt == DEADLOCKS - 1
+                ):
                     raise
                 merges_new = merges_new or violated == "customers_pkey"
             except (errors.DeadlockDetected, errors.SerializationFailure):
@@ -91,8 +94,10 @@ class Writer:
                 range(first_id + fresh - 1, max(first_id, first_id + fresh - RECENT_IDS) - 1, -1)
             )
         elif fresh:
+            prepare(self.conn)
             self._copy("copy_stage", batch.fresh_to_stage(self.claim.clears))
         if changed:
+            prepare(self.conn)
             self._copy("copy_stage", batch.changed(self.claim.clears))
         if changed or (fresh and merges_new):
             merged = merge(self.conn, self.claim)
@@ -153,7 +158,7 @@ class Writer:
 
 
 def prepare(conn: Connection) -> None:
-    """Sets a session up for `Writer` and `merge`."""
+    """Makes the stage of a session that has none yet: an unchanged file needs none, and no WAL for it."""
     with conn.transaction():
         conn.execute(statement("create_stage"))
 
@@ -186,6 +191,25 @@ def merge(conn: Connection, claim: Claim) -> Merged:
             done.firsts = firsts
             done.unchanged = firsts - done.inserted - done.updated - done.protected
             return done
+
+
+def merge_twins(conn: Connection, claim: Claim) -> Merged:
+    """Takes the rows whose identity a person has created too out of the table, and merges them into
+    those customers; for a table without its key, where `merge` could not insert.
+    """
+    parameters = {"import_id": claim.import_id, "source_id": claim.source_id}
+    prepare(conn)
+    twins = conn.execute(statement("stage_twins"), {"clears": claim.clears}).rowcount
+    conn.execute(statement("adopt_handmade"), parameters)
+    row = conn.execute(statement("merge_changed"), parameters).fetchone()
+    deleted = conn.execute(statement("count_deleted")).fetchone()
+    assert row is not None
+    assert deleted is not None
+    updated, protected, recent = row[0], row[1] + deleted[0], row[2]
+    unchanged = twins - updated - protected
+    return Merged(
+        firsts=twins, updated=updated, protected=protected, unchanged=unchanged, recent=recent
+    )
 
 
 def add_totals(conn: Connection, ids: Iterable[int]) -> None:

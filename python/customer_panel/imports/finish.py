@@ -22,19 +22,22 @@ PORTION = 20_000  # identities a transaction: some seconds of work that a kill c
 VACUUM_SHARE = 0.01  # of the rows; less is left to autovacuum
 
 
-def build_keys(connect: Callable[[], Connection], claim: Claim) -> Counts:
-    """The keys of a first load; rows that met a customer made by hand are counted anew."""
-    merged = keys.build(connect, claim)
-    counts = Counts(
-        inserted=-merged.firsts,
-        updated=merged.updated,
-        unchanged=merged.unchanged,
-        protected=merged.protected,
-    )
-    if merged.firsts:
-        with connect() as conn, conn.transaction():
-            _settle(conn, claim, counts, merged)
-    return counts
+def build_keys(
+    connect: Callable[[], Connection], claim: Claim, told: Callable[[Counts], None]
+) -> None:
+    """The keys of a first load; rows that became part of customers made by hand are counted anew."""
+
+    def settle(conn: Connection, merged: Merged) -> None:
+        counts = Counts(
+            inserted=-merged.firsts,
+            updated=merged.updated,
+            unchanged=merged.unchanged,
+            protected=merged.protected,
+        )
+        _settle(conn, claim, counts, merged)
+        told(counts)
+
+    keys.build(connect, claim, settle)
 
 
 def merge_parked(
@@ -49,6 +52,8 @@ def merge_parked(
     Raises ClaimLost.
     """
     with connect() as conn:
+        if not ledger.one(conn, "has_parked", import_id=claim.import_id)[0]:
+            return True
         prepare(conn)
         while not should_stop():
             with conn.transaction():

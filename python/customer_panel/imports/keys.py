@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors
 
 from customer_panel.imports import ledger
-from customer_panel.imports.apply import Merged, merge
+from customer_panel.imports.apply import Merged, merge_twins
 from customer_panel.imports.model import Claim
 from customer_panel.sql import statement
 
@@ -50,13 +50,14 @@ def are_complete(conn: Connection) -> bool:
     return not ledger.rows(conn, "missing_keys") and bool(ledger.one(conn, "has_primary_key")[0])
 
 
-def build(connect: Callable[[], Connection], claim: Claim) -> Merged:
+def build(
+    connect: Callable[[], Connection], claim: Claim, settle: Callable[[Connection, Merged], None]
+) -> None:
     """Builds what is missing of the two; can be killed at any point and called again.
 
-    A customer made by hand meanwhile, whose identity the file brought too, is merged first: the
-    answer counts those. Raises ClaimLost.
+    A customer made by hand meanwhile, whose identity the file brought too, is merged first,
+    and `settle` counts it in the same transaction. Raises ClaimLost.
     """
-    merged = Merged()
     while True:
         with connect() as conn:
             missing = ledger.rows(conn, "missing_keys")
@@ -72,15 +73,14 @@ def build(connect: Callable[[], Connection], claim: Claim) -> Merged:
         except errors.UniqueViolation:
             with connect() as conn, conn.transaction():
                 ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
-                twins = conn.execute(statement("merge_twins"), {"clears": claim.clears}).rowcount
-                if not twins:
+                merged = merge_twins(conn, claim)
+                if not merged.firsts:
                     raise
-                merged = merge(conn, claim)
+                settle(conn, merged)
             continue
         break
     with connect() as conn:
         _make_primary(conn)
-    return merged
 
 
 def _build_all(

@@ -17,7 +17,7 @@ import psycopg
 from customer_panel._native import Batch, Known, OverBudget, Plan
 from customer_panel.errors import SourceNotResumable
 from customer_panel.imports import known, ledger, scan
-from customer_panel.imports.apply import Writer, prepare
+from customer_panel.imports.apply import Writer
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning
 from customer_panel.imports.progress import Tally
 from customer_panel.imports.scan import Pass
@@ -101,7 +101,6 @@ class Lanes:
         What comes behind would change it: from here on nothing that comes is read.
         """
         with self.sessions.lane() as conn:
-            prepare(conn)
             writer = self._writer(conn)
             with conn.transaction():
                 ledger.set_phase(
@@ -189,7 +188,6 @@ class Lanes:
     @contextlib.contextmanager
     def _lane_writer(self) -> Iterator[Callable[[Batch], Counts]]:
         with self.sessions.lane() as conn:
-            prepare(conn)
             yield self._writer(conn).apply
 
     def _writer(self, conn: Connection) -> Writer:

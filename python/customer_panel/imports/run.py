@@ -205,7 +205,7 @@ class Run:
             self._verify(conn, claim)
             if not job["keys_deferred"] and not keys.are_complete(conn):
                 self._enter(conn, claim, "indexing")
-                self._committed(finish.build_keys(self.sessions.lane, claim))
+                finish.build_keys(self.sessions.lane, claim, self._committed)
             self._enter(conn, claim, "scanning")
             lanes = Lanes(
                 self.source, self.plan, self.tuning, self.sessions, self.tally, self.stop, claim
@@ -218,7 +218,7 @@ class Run:
             )
         if not keys.are_complete(conn):
             self._enter(conn, claim, "indexing")
-            self._committed(finish.build_keys(self.sessions.lane, claim))
+            finish.build_keys(self.sessions.lane, claim, self._committed)
         self._enter(conn, claim, "merging")
         if not finish.merge_parked(self.sessions.lane, claim, self._committed, self.stop.is_asked):
             raise StopRequested

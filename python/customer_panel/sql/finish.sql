@@ -28,7 +28,7 @@ SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'customers'::regclass 
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND backend_type = 'client backend' AND application_name NOT LIKE %(ours)s;
 
--- merge_twins --
+-- stage_twins --
 -- Customers made by hand while there was no key, whose identity the file brought too: its row goes to the stage.
 WITH twins AS (
     DELETE FROM customers AS c USING customers AS h
@@ -39,6 +39,14 @@ WITH twins AS (
 )
 INSERT INTO stage (source_line, source_hash, clears, customer_id, [[{c}|, ]])
 SELECT source_line, source_hash, %(clears)s, customer_id, [[{c}|, ]] FROM twins;
+
+-- count_deleted --
+-- How many rows of the stage are of customers that a person deleted.
+SELECT count(*) FROM stage JOIN customers USING (customer_id) WHERE deleted_at IS NOT NULL;
+
+-- has_parked --
+-- Whether any row waits.
+SELECT EXISTS (SELECT FROM import_parked WHERE import_id = %(import_id)s);
 
 -- parked_bound --
 -- The last identity of the next portion of parked rows; no row: it is the last portion.

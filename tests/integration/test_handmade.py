@@ -1,0 +1,68 @@
+"""Customers that a person makes while a first load runs, whose identity the file holds too."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from customer_panel._native import generate
+from customer_panel.imports import finish, import_customers
+from customer_panel.imports.sources import opened
+
+
+@pytest.fixture
+def path(tmp_path):
+    generate(str(tmp_path / "customers.csv"), 3000, seed=7, duplicates=0.01)
+    return tmp_path / "customers.csv"
+
+
+def ids_of(path):
+    with opened(path) as source:
+        lines = source.head.decode().splitlines()
+    return [line.split(",")[1] for line in lines[1:]]
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "others connected"])
+def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
+    dsn, path, monkeypatch, is_alone
+):
+    twins = ids_of(path)[100:110]
+    build = finish.keys.build
+
+    def made_by_hand_before(connect, claim, settle):
+        with psycopg.connect(dsn) as conn:
+            for number, twin in enumerate(twins):
+                city = "Handmade" if number % 2 else None
+                conn.execute(
+                    "INSERT INTO customers (customer_id, first_name, city) VALUES (%s, 'Hand', %s)",
+                    (twin, city),
+                )
+        build(connect, claim, settle)
+
+    monkeypatch.setattr(finish.keys, "build", made_by_hand_before)
+    other = None if is_alone else psycopg.connect(dsn, autocommit=True)
+    result = import_customers(path, dsn)
+    if other is not None:
+        other.close()
+    with psycopg.connect(dsn) as conn:
+        rows = conn.execute(
+            "SELECT first_name, city, edited_fields, import_id FROM customers WHERE customer_id = ANY(%s)",
+            (twins,),
+        ).fetchall()
+        total, distinct = conn.execute(
+            "SELECT count(*), count(DISTINCT customer_id) FROM customers"
+        ).fetchone()
+        counted = conn.execute("SELECT sum(delta) FROM customer_totals").fetchone()[0]
+        keys = conn.execute(
+            "SELECT count(*) FROM pg_index WHERE indrelid = 'customers'::regclass AND indisvalid"
+        ).fetchone()[0]
+    assert len(rows) == len(twins)
+    assert all(row[0] == "Hand" and row[2] & 2 and row[3] == result.job_id for row in rows)
+    assert sum(row[1] == "Handmade" for row in rows) == 5
+    assert all(row[1] for row in rows), "what the person left empty the file fills"
+    assert total == distinct
+    assert keys == 3
+    # The ten made by hand are not an import's to count; who makes one does.
+    assert counted == total - len(twins)
+    assert result.rows_protected == len(twins)
+    assert result.rows_inserted == total - len(twins)
