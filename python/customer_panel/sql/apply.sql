@@ -124,9 +124,6 @@ UPDATE customers AS c
   FROM stage AS s
  WHERE c.customer_id = s.customer_id AND c.import_id IS NULL AND c.deleted_at IS NULL;
 
--- empty_stage --
-DELETE FROM stage;
-
 -- add_totals --
 -- Notes how many rows came into each range of 65,536 ids.
 INSERT INTO customer_totals (id_range, delta) SELECT * FROM unnest(%(ranges)s::bigint[], %(deltas)s::bigint[]);

@@ -11,6 +11,7 @@ CREATE TEMPORARY TABLE rehearsed_batch (LIKE import_parked) ON COMMIT DELETE ROW
 CREATE TEMPORARY TABLE rehearsed (LIKE import_parked);
 
 -- copy_rehearsed --
+-- The waiting rows of a batch, framed as for import_parked.
 COPY rehearsed_batch (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
 
