@@ -5,7 +5,7 @@ an interpreter; answers with its process number, and with how it ended. It holds
 no thread of its own, so a child is like a process that was just started.
 
 A moment is a call of the driver: `moment` counts the statements, COPYs and commits of all threads,
-and the child is killed before the n-th (`during` it, a little later).
+and the child is killed before the n-th (`during_s` after it began). `batches` kills right after a commit.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from typing import Any
 import msgspec
 import psycopg
 
+from customer_panel._native import Batch
 from customer_panel.errors import CustomerPanelError
-from customer_panel.imports import Stop, sessions
+from customer_panel.imports import Counts, Stop
+from customer_panel.imports.apply import Writer
 from customer_panel.imports.model import Options, Tuning
 from customer_panel.imports.sources import opened
 from customer_panel.imports.supervisor import run_import
@@ -75,12 +77,27 @@ def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_after_batches(count: int) -> None:
+    """Kills this process as soon as so many batches are committed."""
+    apply, left, lock = Writer.apply, [count], threading.Lock()
+
+    def counted(self: Writer, batch: Batch) -> Counts:
+        counts = apply(self, batch)
+        with lock:
+            left[0] -= 1
+            if not left[0]:
+                kill_myself()
+        return counts
+
+    Writer.apply = counted  # type: ignore[method-assign]
+
+
 def work(job: dict[str, Any]) -> dict[str, Any]:
     moments = Moments(job.get("moment"), job.get("during_s"))
     if "moment" in job:
         moments.watch()
-    if "application" in job:
-        sessions.APPLICATION = job["application"]
+    if "batches" in job:
+        kill_after_batches(job["batches"])
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
