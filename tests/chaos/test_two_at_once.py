@@ -1,0 +1,104 @@
+"""Two processes that start at once, and a process that is asked to stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from servers import command, environment
+from table import run
+
+STOPPED_WITHIN_S = 5.0
+
+
+def started(path: Path, dsn: str, cwd: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("import", str(path), "--json", *options),
+        env=environment(DATABASE_URL=dsn),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def gate(dsn) -> Iterator[psycopg.Connection]:
+    """A session that holds every import up, before its first row, until its transaction ends."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute("LOCK TABLE customers IN SHARE MODE")
+        yield conn
+
+
+def test_of_two_at_once_one_runs_and_the_other_says_so(small, dsn, gate, tmp_path):
+    scene = small["first"]
+    processes = [started(scene.path, dsn, tmp_path) for _ in range(2)]
+    # The one that runs waits at the gate, so the first to end is the other.
+    while all(process.poll() is None for process in processes):
+        time.sleep(0.01)
+    ended, running = sorted(processes, key=lambda process: process.poll() is None)
+    out, err = ended.communicate()
+    assert ended.returncode == 1
+    assert json.loads(out)["error"]["code"] == "already_running", out
+    assert "already running" in err
+    assert running.poll() is None
+    gate.rollback()
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 3, err
+    scene.check(dsn)
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("SELECT count(*) FROM imports").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, "PAUSED"), (signal.SIGTERM, "INTERRUPTED")]
+)
+def test_a_signal_stops_at_a_batch_border_and_can_be_resumed(
+    large, databases, tmp_path, number, status
+):
+    scene = large["first"]
+    with databases.copy(scene.before) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("LISTEN customer_panel")
+            process = started(scene.path, dsn, tmp_path, "--batch-rows", "1000")
+            for _ in conn.notifies(timeout=30, stop_after=2):
+                pass
+            began = time.monotonic()
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+            assert time.monotonic() - began < STOPPED_WITHIN_S
+            assert process.returncode == 1, err
+            assert json.loads(out)["error"]["code"] == "stopped", out
+            job = conn.execute("SELECT status, scanned_to FROM imports").fetchone()
+            assert job == (status, None)
+            sums = conn.execute("SELECT sum(rows_inserted) FROM import_lanes").fetchone()
+            assert sums == conn.execute("SELECT count(*) FROM customers").fetchone()
+        assert run(scene.path, dsn).is_resumed
+        scene.check(dsn)
+
+
+def test_a_signal_stops_an_import_that_waits_for_somebody(small, dsn, gate, tmp_path):
+    """Every lane hangs in a statement behind a lock that is not ours."""
+    scene = small["first"]
+    process = started(scene.path, dsn, tmp_path)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        waiting = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'customers'::regclass"
+        )
+        # Past the attempt to drop the keys, which gives up after two seconds.
+        while conn.execute(waiting + " AND mode = 'RowExclusiveLock'").fetchone() == (0,):
+            time.sleep(0.01)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < STOPPED_WITHIN_S
+    assert process.returncode == 1, err
+    gate.rollback()
+    assert run(scene.path, dsn).is_resumed
