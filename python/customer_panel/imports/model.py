@@ -14,8 +14,10 @@ DateOrder = Literal["mdy", "dmy"]
 Phase = Literal["verifying", "scanning", "indexing", "merging", "maintenance", "done"]
 
 DEFAULT_SOURCE = "main"
-BATCH_ROWS = 200_000  # at most; 16 MiB is reached first by all but very short rows
-BATCH_BYTES = 16 << 20  # below 4 MiB commits cost, above it only memory: docs/performance.md
+BATCH_ROWS = 200_000  # at most; BATCH_BYTES is reached first by all but very short rows
+# With 16 MiB the lanes wait for each other's batches and a first load takes 1.35 times as long; below
+# 4 MiB commits begin to cost: docs/performance.md, "batch size".
+BATCH_BYTES = 4 << 20
 BUDGET_BYTES = 64 << 20  # batches of all lanes together, being filled and being sent
 MEMORY_BYTES = 512 << 20  # the map of known identities; above it the lanes run in several passes
 

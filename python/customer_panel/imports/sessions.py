@@ -36,7 +36,9 @@ class Sessions:
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self._working: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._lock = threading.RLock()  # `cancel` may run in a signal handler of the thread that holds it
+        self._lock = (
+            threading.RLock()
+        )  # `cancel` may run in a signal handler of the thread that holds it
 
     def job(self) -> Connection:
         """The session that holds the lock and writes the job's states: durably, each statement by

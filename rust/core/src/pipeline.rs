@@ -173,8 +173,9 @@ impl Pipeline {
         budget: usize,
     ) -> Self {
         let lanes = routing.done_to.len().max(1);
-        // All lanes filling at once take half of the budget, so a closed batch always finds its way out.
-        routing.batch_bytes = routing.batch_bytes.min(budget / 2 / lanes).max(1);
+        // Closed batches may take half of the budget: for each lane the one that it is sending and the next one. With
+        // room for fewer the lanes take turns, for a batch is closed when it is a little larger than this.
+        routing.batch_bytes = routing.batch_bytes.min(budget / 4 / lanes).max(1);
         let first_lane = routing.first_lane;
         let budget = Arc::new(Budget::new(budget));
         let position = Arc::new(AtomicU64::new(0));

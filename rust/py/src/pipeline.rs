@@ -81,7 +81,7 @@ impl Pipeline {
     /// `done_to`: for each lane of this run (from `first_lane` on, of `lanes`) the offset up to which it is done.
     #[new]
     #[pyo3(signature = (source, plan, *, seed, head, lanes, done_to, first_lane=0, known=None, import_id=0,
-        blank_clear=false, until=None, batch_rows=200_000, batch_bytes=16 << 20, budget=64 << 20,
+        blank_clear=false, until=None, batch_rows=200_000, batch_bytes=8 << 20, budget=64 << 20,
         checkpoint_bytes=64 << 20, parks_changed=false, hashes_blocks=true, parsers=2))]
     #[expect(
         clippy::too_many_arguments,
