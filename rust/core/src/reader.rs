@@ -96,7 +96,9 @@ pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
         &HashKeys::new(0, plan, false),
         &mut parsed,
     );
-    end / (parsed.rows.len() + parsed.findings.len()).max(1)
+    // The one that the sample holds in part counts with what is seen of it: it may be most of it.
+    let records = parsed.rows.len() + parsed.findings.len() + usize::from(end < sample.len());
+    sample.len() / records.max(1)
 }
 
 /// A named thread that nobody joins: it ends when its channels do.
