@@ -72,7 +72,9 @@ class Lanes:
         self.drawing = threading.Lock()
 
     def scan(self, conn: Connection, *, parks_changed: bool) -> None:
-        """Brings every lane to the end of the file. Raises ClaimLost, StopRequested, OSError."""
+        """Brings every lane to the end of the file. Raises ClaimLost, StopRequested,
+        SourceUnreadable.
+        """
         while True:
             try:
                 self._divide(conn, parks_changed)

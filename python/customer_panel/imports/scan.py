@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 
 from customer_panel._native import Batch, Known, Pipeline, Plan
+from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.model import Counts, Lane, Tuning
 from customer_panel.imports.progress import Tally
 from customer_panel.imports.sources import Source
@@ -57,8 +58,8 @@ def run(
     """Runs the lanes of a pass to the end of the source; None if it was stopped at batch borders.
 
     `apply(lane)` is entered in the lane's thread and gives the function that takes its batches.
-    Raises the first failure of any lane, OverBudget, or OSError; the other lanes have stopped at a
-    batch border by then.
+    Raises the first failure of any lane, OverBudget, or SourceUnreadable; the other lanes have
+    stopped at a batch border by then.
     """
     pipeline = Pipeline(
         source.native(),
@@ -120,4 +121,7 @@ def run(
     if should_stop():
         pipeline.stop()
         return None
-    return Ended(*pipeline.outcome())
+    try:
+        return Ended(*pipeline.outcome())
+    except OSError as wrong:
+        raise SourceUnreadable(f"the source cannot be read: {wrong.strerror or wrong}") from wrong
