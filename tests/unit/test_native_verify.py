@@ -1,0 +1,78 @@
+"""`verify` finds any change before the checkpoint, and none behind it."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from customer_panel import _native
+
+BLOCK = _native.Batch.BLOCK_BYTES
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A file of three blocks and some, and what an import keeps of it: (done_to, blocks, tail)."""
+    path = tmp_path_factory.mktemp("verify") / "file.csv"
+    _native.generate(str(path), 300_000, seed=2)
+    size = path.stat().st_size
+    assert size > 3 * BLOCK
+    descriptor = os.open(path, os.O_RDONLY)
+    head = os.pread(descriptor, 1 << 20, 0)
+    plan = _native.Plan.from_header(head)
+    pipeline = _native.Pipeline(
+        descriptor,
+        plan,
+        seed=1,
+        head=head,
+        lanes=1,
+        done_to=[plan.data_start],
+        batch_rows=7001,
+    )
+    kept, blocks = [], []
+    while (batch := pipeline.next_batch(0)) is not None:
+        blocks = [*blocks, *batch.blocks]
+        kept.append((batch.span[1], blocks, batch.tail_hash))
+        batch.release()
+    os.close(descriptor)
+    assert kept[-1][0] == size
+    return path, kept
+
+
+def test_an_unchanged_file_passes_at_every_checkpoint(checkpoints):
+    path, kept = checkpoints
+    with path.open("rb") as file:
+        for done_to, blocks, tail_hash in kept:
+            assert _native.verify(file.fileno(), blocks, done_to, tail_hash) is None
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_changed_byte_is_in_the_span_that_is_named(checkpoints, number):
+    path, kept = checkpoints
+    draw = random.Random(number)
+    done_to, blocks, tail_hash = draw.choice(kept)
+    behind = number % 4 == 0 and done_to < path.stat().st_size
+    at = done_to if behind else draw.randrange(done_to)
+    with path.open("r+b") as file:
+        byte = os.pread(file.fileno(), 1, at)[0]
+        os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
+        found = _native.verify(file.fileno(), blocks, done_to, tail_hash)
+        os.pwrite(file.fileno(), bytes([byte]), at)
+    if behind:
+        assert found is None
+    else:
+        assert found is not None
+        assert found[0] <= at < found[1] <= done_to
+        assert found[0] == at // BLOCK * BLOCK
+
+
+def test_a_shorter_file_is_changed_where_it_ends(checkpoints, tmp_path):
+    path, kept = checkpoints
+    done_to, blocks, tail_hash = kept[-1]
+    short = tmp_path / "short.csv"
+    short.write_bytes(path.read_bytes()[: BLOCK + 5])
+    with short.open("rb") as file:
+        low, high = _native.verify(file.fileno(), blocks, done_to, tail_hash)
+    assert low <= BLOCK + 5 <= high <= done_to
