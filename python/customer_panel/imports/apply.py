@@ -5,8 +5,8 @@ nothing of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import msgspec
 import psycopg
@@ -18,9 +18,10 @@ from customer_panel.imports.model import Claim, Counts
 from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
+T = TypeVar("T")
 ID_RANGE_BITS = 16  # customer_totals counts per 65,536 ids
 RECENT_IDS = 200  # the most that a snapshot may ask for
-DEADLOCKS = 5  # each is somebody's multi-row UPDATE that ours met; more in a row is no accident
+ATTEMPTS = 5  # more deadlocks in a row are no accident
 
 
 class Merged(msgspec.Struct, kw_only=True):
@@ -52,27 +53,19 @@ class Writer:
         Raises ClaimLost when another runner owns the lane by now: the batch is theirs.
         """
         batch.sort()
-        merges_new = False
-        for attempt in range(DEADLOCKS):
-            try:
-                with self.conn.transaction():
-                    return self._apply(batch, merges_new)
-            except errors.UniqueViolation as wrong:
-                # Somebody created one of these customers meanwhile. (Or took one of our ids: then
-                # others are drawn.)
-                violated = wrong.diag.constraint_name
-                if (
-                    violated not in ("customers_pkey", "customers_id_key")
-                    or attempt == DEADLOCKS - 1
-                ):
-                    raise
-                merges_new = merges_new or violated == "customers_pkey"
-            except (errors.DeadlockDetected, errors.SerializationFailure):
-                if attempt == DEADLOCKS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        try:
+            return repeated(lambda: self._apply(batch, merges_new=False))
+        except errors.UniqueViolation as wrong:
+            if wrong.diag.constraint_name != "customers_pkey":
+                raise
+            # Somebody created one of these customers meanwhile.
+            return repeated(lambda: self._apply(batch, merges_new=True))
 
-    def _apply(self, batch: Batch, merges_new: bool) -> Counts:
+    def _apply(self, batch: Batch, *, merges_new: bool) -> Counts:
+        with self.conn.transaction():
+            return self._load(batch, merges_new)
+
+    def _load(self, batch: Batch, merges_new: bool) -> Counts:
         processed, fresh, changed, unchanged, duplicate, pending, skipped, warnings = batch.counts
         counts = Counts(
             processed=processed,
@@ -155,6 +148,21 @@ class Writer:
         )
         if moved.rowcount != 1:
             raise ClaimLost
+
+
+def repeated(work: Callable[[], T]) -> T:
+    """Does a transaction again that met somebody's own update of several rows in a deadlock, or whose
+    ids somebody has taken by hand.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return work()
+        except (errors.DeadlockDetected, errors.SerializationFailure):
+            continue
+        except errors.UniqueViolation as wrong:
+            if wrong.diag.constraint_name != "customers_id_key":
+                raise
+    return work()
 
 
 def prepare(conn: Connection) -> None:

@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from customer_panel.imports import keys, ledger
-from customer_panel.imports.apply import Merged, merge, prepare
+from customer_panel.imports.apply import Merged, merge, prepare, repeated
 from customer_panel.imports.model import Claim, Counts
 from customer_panel.sql import statement
 
@@ -52,39 +52,42 @@ def merge_parked(
     Raises ClaimLost.
     """
     with connect() as conn:
+        # Each statement by itself: only a portion is a transaction.
+        conn.autocommit = True
         if not ledger.one(conn, "has_parked", import_id=claim.import_id)[0]:
             return True
         prepare(conn)
         while not should_stop():
-            with conn.transaction():
-                ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
-                bound = conn.execute(
-                    statement("parked_bound"), {"import_id": claim.import_id, "count": PORTION}
-                ).fetchone()
-                conn.execute(
-                    statement("stage_parked"),
-                    {
-                        "import_id": claim.import_id,
-                        "bound": bound and bound[0],
-                        "clears": claim.clears,
-                    },
-                )
-                merged = merge(conn, claim)
-                counts = Counts(
-                    pending=-merged.firsts,
-                    inserted=merged.inserted + merged.inserted_later,
-                    updated=merged.updated,
-                    unchanged=merged.unchanged,
-                    protected=merged.protected,
-                    # A row that had passed for a later one of an identity and was the first of its
-                    # own.
-                    duplicate=-merged.inserted_later,
-                )
-                _settle(conn, claim, counts, merged)
+            counts, is_last = repeated(lambda: _merge_portion(conn, claim))
             told(counts)
-            if bound is None:
+            if is_last:
                 return True
         return False
+
+
+def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
+    """The next identities with parked rows; how their rows count now, and whether they were the last."""
+    with conn.transaction():
+        ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
+        bound = conn.execute(
+            statement("parked_bound"), {"import_id": claim.import_id, "count": PORTION}
+        ).fetchone()
+        conn.execute(
+            statement("stage_parked"),
+            {"import_id": claim.import_id, "bound": bound and bound[0], "clears": claim.clears},
+        )
+        merged = merge(conn, claim)
+        counts = Counts(
+            pending=-merged.firsts,
+            inserted=merged.inserted + merged.inserted_later,
+            updated=merged.updated,
+            unchanged=merged.unchanged,
+            protected=merged.protected,
+            # A row that had passed for a later one of an identity and was the first of its own.
+            duplicate=-merged.inserted_later,
+        )
+        _settle(conn, claim, counts, merged)
+    return counts, bound is None
 
 
 def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> None:
