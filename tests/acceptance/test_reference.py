@@ -40,3 +40,15 @@ def test_a_generated_file_and_its_changes_give_the_table_of_the_reference(genera
         assert counts(result) == wanted, name
         assert content(dsn) == expected(reference), name
         assert rejects(dsn, result.job_id) == set_aside, name
+
+
+def test_the_order_of_rows_of_one_customer_matters(tmp_path, dsn):
+    """The same rows in another order are another file, whichever two are swapped."""
+    reference = Reference()
+    for order in ("abc", "abc", "acb", "cab", "cba", "ab", "ba", "b", "bb", "b"):
+        path = tmp_path / "file.csv"
+        path.write_text("id,city\n" + "".join(f"1,{city}\n" for city in order))
+        wanted, _ = reference.load(path.read_bytes())
+        assert counts(run(path, dsn)) == wanted, order
+        assert content(dsn) == expected(reference), order
+        assert content(dsn)["1"][3] == order[-1]

@@ -20,37 +20,34 @@ HEADERS = [
     b'"Customer_ID","Full.Name","Email","created at"',
     b"email,notes,first name",
 ]
-PIECES = [
-    *(b"1", b"2", b"3", b"a@b.c", b"A@B.c", b"x@y", b"Ann Lee", b"2021-02-03", b"03/02/2021"),
-    *(
-        b"25/12/2021",
-        b"16 Jan 2021",
-        b"Jan 16, 2021",
-        b"2021-02-30",
-        b"2021-1-2T03:04",
-        b"1.2.2021",
-    ),
-    *(b",", b",", b",", b",", b"\n", b"\n", b"\r\n", b"\r", b"\n\n", b'"', b'"', b'""', b'="01"'),
-    *(b"'7", b" ", b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf", b"\0", b"\xff", b"e\xcc\x81"),
-    *(b"\xc3\xa9", b"\xc3\x89@x", b"\xce\xa3", b"x" * 60, "ß".encode() * 51, b"y" * 256, b"\t"),
+KEYS = [b"1", b"2", b"3", b"4", b"", b" 1 ", b'"1"', b"'1"]
+CELLS = [
+    *(b"", b"", b"", b"", b"a@b.c", b"A@B.c", b"x@y", b"Ann Lee", b"Bob", b"2021-02-03"),
+    *(b"03/02/2021", b'"q"', b'"a,b"', b'"a\nb"', b'"say ""hi"""'),
 ]
-LINE_ENDS = [b"\n", b"\r\n", b"\r"]
+ODD = [
+    *(b"25/12/2021", b"16 Jan 2021", b"Jan 16, 2021", b"2021-02-30", b"2021-1-2T03:04"),
+    *(b"1.2.2021", b",", b"\n", b"\r\n", b"\r", b"\n\n", b'"', b'"', b'""', b'="01"', b"'7", b" "),
+    *(b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf", b"\0", b"\xff", b"e\xcc\x81", b"\xc3\xa9"),
+    *(b"\xc3\x89@x", b"\xce\xa3", b"x" * 60, "ß".encode() * 51, b"y" * 256, b"\t"),
+]
+LINE_ENDS = [b"\n", b"\n", b"\r\n", b"\r"]
 
 
 @st.composite
-def lines(draw: st.DrawFn, width: int) -> bytes:
-    """A record that is mostly in order, so that many of them are customers."""
-    cells = draw(st.lists(st.sampled_from(PIECES), min_size=0, max_size=width + 1))
-    plain = [cell for cell in cells if cell not in LINE_ENDS]
-    key = draw(st.sampled_from([b"1", b"2", b"3", b"4", b"", b" 1 ", b'"1"', b"'1"]))
-    return b",".join([key, *plain]) + draw(st.sampled_from(LINE_ENDS))
+def lines(draw: st.DrawFn) -> bytes:
+    """A record of few customers, so that most have several, with values, blanks and oddities."""
+    cell = st.sampled_from(CELLS + CELLS + ODD)
+    cells = draw(st.lists(cell, min_size=1, max_size=6))
+    return b",".join([draw(st.sampled_from(KEYS)), *cells]) + draw(st.sampled_from(LINE_ENDS))
 
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    header = draw(st.sampled_from(HEADERS)) + draw(st.sampled_from(LINE_ENDS))
-    loose = st.sampled_from(PIECES)
-    body = draw(st.lists(st.one_of(lines(width=5), lines(width=3), loose), max_size=14))
+    header = draw(st.sampled_from(HEADERS[:1] + HEADERS)) + draw(st.sampled_from(LINE_ENDS))
+    loose = st.sampled_from(KEYS + CELLS + ODD)
+    pieces = st.one_of(lines(), lines(), lines(), loose)
+    body = draw(st.lists(pieces, min_size=1, max_size=14))
     return draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + header + b"".join(body)
 
 
@@ -68,16 +65,16 @@ def wiped(database: psycopg.Connection):
 
 
 @settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 @given(
-    texts=st.lists(files(), min_size=1, max_size=3),
+    texts=st.lists(files(), min_size=2, max_size=4),
     lanes=st.sampled_from([1, 2, 3]),
     batch_rows=st.sampled_from([1, 2, 1000]),
-    feeds=st.sampled_from([["main"], ["main", "crm"]]),
+    feeds=st.sampled_from([["main"], ["main"], ["main", "crm"]]),
     blank=st.sampled_from(["keep", "clear"]),
 )
 def test_any_small_files_in_turn_give_the_table_of_the_reference(

@@ -28,7 +28,11 @@ def left(dsn: str) -> tuple:
         rejects = conn.execute("SELECT count(*) FROM import_rejects").fetchone()
         job = conn.execute("SELECT status, phase, scanned_to, error FROM imports").fetchall()
         history = conn.execute("SELECT count(*) FROM customer_history").fetchone()
-    return digest(dsn), lanes, parked, rejects, job, history
+        indexes = conn.execute(
+            "SELECT indexrelid::regclass::text FROM pg_index"
+            " WHERE indrelid = 'customers'::regclass ORDER BY 1"
+        ).fetchall()
+    return digest(dsn), lanes, parked, rejects, job, history, indexes
 
 
 # The function that is entered right after the claim went, and at which of its calls.

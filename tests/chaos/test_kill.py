@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import signal
 
+import psycopg
 import pytest
 
-from stage import RUNS
+from stage import RUNS, kill
 
 SEED = 20261124
 
@@ -66,3 +67,29 @@ def test_killed_at_each_call_of_the_driver(runner, databases, small, name, is_du
                 assert killed.exit == -signal.SIGKILL
                 assert runner.run(scene.path, dsn, tuning=tuning).result
             scene.check(dsn)
+
+
+INVALID = "SELECT count(*) FROM pg_index WHERE indrelid = 'customers'::regclass AND NOT indisvalid"
+
+
+def test_killed_in_a_concurrent_index_build(runner, databases, small):
+    """Somebody else is connected, so the keys are built concurrently: a kill leaves a half one."""
+    scene = small["first"]
+    with databases.copy(scene.before) as dsn:
+        with (
+            psycopg.connect(dsn) as reader,
+            psycopg.connect(dsn, autocommit=True) as observer,
+        ):
+            # A transaction that holds a snapshot: the build waits for its end.
+            reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            reader.execute("SELECT 1")
+            pid = runner.start(scene.path, dsn)
+            while observer.execute(INVALID).fetchone() == (0,):
+                pass
+            kill(pid)
+            assert runner.wait().exit == -signal.SIGKILL
+            # Its backend notices within half a second and rolls back what it can.
+            reader.rollback()
+            assert observer.execute(INVALID).fetchone() != (0,)
+            assert runner.run(scene.path, dsn).result.is_resumed
+        scene.check(dsn)
