@@ -125,6 +125,27 @@ def test_a_conflict_keeps_the_edit_and_remembers_what_the_file_brought(tmp_path,
     ]
 
 
+def test_several_rows_of_an_edited_customer_are_one_conflict_or_none(tmp_path, dsn, database):
+    """Judged by what the file says in the end, not by each of its rows."""
+    reference = Reference()
+    people = People(database, reference, seed=1)
+    path = tmp_path / "file.csv"
+    cities = {"none": ["Bonn", "Paris"], "one": ["Paris", "Bonn"], "two": ["Bonn", "Oslo"]}
+
+    def load(rows: list[tuple[str, str]]) -> Any:
+        path.write_text("id,city\n" + "".join(f"{key},{city}\n" for key, city in rows))
+        wanted, _ = reference.load(path.read_bytes())
+        assert counts(run(path, dsn)) == wanted
+        assert content(dsn) == expected(reference)
+        return wanted
+
+    load([(key, "Rome") for key in cities])
+    for key in cities:
+        people.edit(key, city="Paris")
+    wanted = load([(key, city) for key, both in cities.items() for city in both])
+    assert (wanted.protected, wanted.unchanged, wanted.duplicate) == (2, 1, 3)
+
+
 def test_a_column_that_the_file_does_not_have_is_left_alone(tmp_path, dsn):
     reference = Reference()
     for text in (

@@ -20,7 +20,10 @@ HEADERS = [
     b'"Customer_ID","Full.Name","Email","created at"',
     b"email,notes,first name",
 ]
-KEYS = [b"1", b"2", b"3", b"4", b"", b" 1 ", b'"1"', b"'1"]
+KEYS = [
+    *(b"1", b"1", b"2", b"2", b"3", b"4", b"", b" 1 ", b'"1"', b"'1", b"' 2", b'=" 1"'),
+    *(b"e\xcc\x81", b"\xc3\xa9"),
+]
 CELLS = [
     *(b"", b"", b"", b"", b"a@b.c", b"A@B.c", b"x@y", b"Ann Lee", b"Bob", b"2021-02-03"),
     *(b"03/02/2021", b'"q"', b'"a,b"', b'"a\nb"', b'"say ""hi"""'),

@@ -162,7 +162,7 @@ def test_a_change_of_one_block_of_many_is_found(runner, databases, large, tmp_pa
     path.write_bytes(scene.path.read_bytes())
     tuning = {"lanes": 2, "batch_rows": 20_000}
     with databases.copy(scene.before) as dsn:
-        assert runner.run(path, dsn, batches=10, tuning=tuning).exit == -signal.SIGKILL
+        assert runner.run(path, dsn, batches=12, tuning=tuning).exit == -signal.SIGKILL
         _, _, _, furthest = job(dsn)
         assert furthest > 2 << 24
         at = (1 << 24) + 12345
