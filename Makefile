@@ -61,7 +61,7 @@ test: .venv/.built ## every test, Rust and Python
 
 N := 100
 chaos: .venv/.built ## kill an import N times at random: make chaos N=100
-	CHAOS_RUNS=$(N) $(BIN)/python -m pytest -q tests/chaos
+	CHAOS_RUNS=$(N) $(BIN)/python -m pytest -q -s tests/chaos
 
 lint: .venv/.built ## format, lints, types, layers; changes nothing
 	cargo fmt --all --check

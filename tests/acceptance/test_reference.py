@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from customer_panel import _native
-from reference import Reference
+from reference import FIELD_LIMIT, RECORD_LIMIT, Reference
 from table import content, counts, expected, rejects, run
 
 
@@ -52,3 +52,31 @@ def test_the_order_of_rows_of_one_customer_matters(tmp_path, dsn):
         assert counts(run(path, dsn)) == wanted, order
         assert content(dsn) == expected(reference), order
         assert content(dsn)["1"][3] == order[-1]
+
+
+def test_what_is_too_large_costs_one_record(tmp_path, dsn):
+    """Fields and records at their limits and one byte over, quotes that close a byte too late."""
+    path = tmp_path / "file.csv"
+    field, half = b"x" * FIELD_LIMIT, b"y" * (FIELD_LIMIT // 2)
+    wide = b",".join([b"8", *[half] * 15])
+    records = [
+        b"1,at the limit," + field,
+        b"2,over it," + field + b"x",
+        b'3,closed in time,"' + field[2:] + b'"',
+        b'4,too late,"' + field[1:] + b'"',
+        b'5,"never,' + b"z" * 100,
+        b'6,quoted,"' + half + b'\n"",' + half[10:] + b'"',
+        wide + b"y" * (RECORD_LIMIT - len(wide) - 1),
+        wide + b"y" * (RECORD_LIMIT - len(wide)),
+        b"9,plain,",
+    ]
+    text = b"id,city,notes\n" + b"\n".join(records) + b"\n"
+    path.write_bytes(text)
+    reference = Reference()
+    wanted, set_aside = reference.load(text)
+    codes = [reject.code for reject in set_aside]
+    assert {"too_long", "field_over_limit", "unclosed_quote", "record_over_limit"} <= {*codes}
+    result = run(path, dsn)
+    assert rejects(dsn, result.job_id) == set_aside
+    assert counts(result) == wanted
+    assert content(dsn) == expected(reference)

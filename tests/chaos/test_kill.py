@@ -11,6 +11,7 @@ import pytest
 from stage import RUNS, kill
 
 SEED = 20261124
+PORTION = 25  # of parked rows: some transactions for a small file
 
 
 @pytest.mark.parametrize("number", range(RUNS or 20))
@@ -22,9 +23,12 @@ def test_killed_at_random_until_it_is_through(runner, databases, large, number):
         while True:
             tuning = {"lanes": 2, "batch_rows": 20_000}
             if number % 4 >= 2:
-                # Other lanes and batches with each resume.
-                rows = draw.choice([3_000, 20_000, 60_000])
-                tuning = {"lanes": draw.choice([1, 2, 3, 5]), "batch_rows": rows}
+                # Other lanes, batches and passes with each resume.
+                tuning = {
+                    "lanes": draw.choice([1, 2, 3, 5]),
+                    "batch_rows": draw.choice([3_000, 20_000, 60_000]),
+                    "memory_bytes": draw.choice([512 << 20, 512 << 20, 3_000_000]),
+                }
             # The first one comes in time.
             after_s = draw.uniform(0.05, (1.3 if kills else 0.7) * scene.seconds)
             ended = runner.run(scene.path, dsn, kill_after_s=after_s, tuning=tuning)
@@ -41,7 +45,7 @@ def test_killed_at_random_until_it_is_through(runner, databases, large, number):
 
 def moments(runner, databases, scene, tuning) -> list[str]:
     with databases.copy(scene.before) as dsn:
-        ended = runner.run(scene.path, dsn, moment=0, tuning=tuning)
+        ended = runner.run(scene.path, dsn, moment=0, portion=PORTION, tuning=tuning)
         scene.check(dsn)
         return ended.answer["moments"]
 
@@ -61,7 +65,8 @@ def test_killed_at_each_call_of_the_driver(runner, databases, small, name, is_du
     for moment in chosen:
         with databases.copy(scene.before) as dsn:
             during_s = draw.uniform(0, 0.01) if is_during else None
-            killed = runner.run(scene.path, dsn, moment=moment, during_s=during_s, tuning=tuning)
+            how = {"moment": moment, "during_s": during_s, "portion": PORTION}
+            killed = runner.run(scene.path, dsn, tuning=tuning, **how)
             print(moment, every[moment - 1], killed.exit)
             if scene.newest(dsn) is None:
                 assert killed.exit == -signal.SIGKILL
