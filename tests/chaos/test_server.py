@@ -40,12 +40,14 @@ def test_goes_on_when_its_sessions_are_terminated(runner, databases, large, numb
         def terminate() -> None:
             """Ends sessions of the import, some or all, a few times."""
             with psycopg.connect(databases.dsn("postgres"), autocommit=True) as conn:
-                while len(terminated) < 6 and not ended.wait(draw.uniform(0.02, 0.4)):
+                after_s = draw.uniform(0.02, 0.4 * scene.seconds)
+                while len(terminated) < 6 and not ended.wait(after_s):
+                    after_s = draw.uniform(0.02, 0.4)
                     rows = conn.execute(
                         "SELECT application_name, pg_terminate_backend(pid) FROM pg_stat_activity"
                         " WHERE datname = %s AND application_name LIKE 'customer-panel:import%%'"
                         " AND random() < %s",
-                        [name, draw.choice([0.3, 1])],
+                        [name, draw.choice([0.3, 1]) if terminated else 1],
                     ).fetchall()
                     terminated.extend([rows] if rows else [])
 
@@ -99,7 +101,8 @@ def test_goes_on_after_immediate_stops_of_the_server(runner, mortal, mortal_scen
 
         def stop_and_start() -> None:
             while len(stops) < 3:
-                after_s = draw.uniform(0.02, 0.7)
+                # The first one comes in time.
+                after_s = draw.uniform(0.02, 0.7 if stops else 0.4 * scene.seconds)
                 if ended.wait(after_s):
                     return
                 stop_immediately(mortal.server.home)
