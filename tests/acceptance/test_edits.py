@@ -230,6 +230,38 @@ def test_made_by_hand_while_the_import_runs_is_as_if_made_before(
     assert keys_there == (3,)
 
 
+def test_made_twice_while_there_is_no_key_is_one_customer(tmp_path, dsn, database, between):
+    """Without its key the table refuses nothing; both with and without a row of the file."""
+    path = tmp_path / "file.csv"
+    path.write_text("id,first name,city\n1,File,Rome\n2,File,Oslo\n")
+
+    def make(number: int) -> None:
+        for key in ("1", "7") if number == 0 else ():
+            for name, company in (("Ann", None), ("Bob", "Acme"), (None, "Inc")):
+                database.execute(
+                    "INSERT INTO customers (customer_id, first_name, company) VALUES (%s, %s, %s)",
+                    [key, name, company],
+                )
+
+    between.before_batch(make)
+    result = run(path, dsn)
+    found = content(dsn)
+    assert found["1"][:4] == ("Ann", None, "Acme", "Rome")
+    assert found["7"][:4] == ("Ann", None, "Acme", None)
+    assert found["2"][0] == "File"
+    assert (result.rows_inserted, result.rows_protected) == (1, 1)
+    given_up = database.execute(
+        "SELECT customer_id, old_values[2], old_values[4] FROM customer_history"
+        " WHERE import_id IS NULL ORDER BY 1, 3"
+    ).fetchall()
+    assert given_up == [
+        (key, name, company)
+        for key in ("1", "7")
+        for name, company in (("Bob", "Acme"), (None, "Inc"))
+    ]
+    assert run(path, dsn).rows_inserted == 0
+
+
 def test_edits_and_deletions_while_the_import_runs_are_kept(tmp_path, dsn, database, between):
     """Whichever of the two comes first to a row: the person's value stays, the rest is new."""
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"

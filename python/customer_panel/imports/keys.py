@@ -73,8 +73,9 @@ def build(
         except errors.UniqueViolation:
             with connect() as conn, conn.transaction():
                 ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
+                folded = conn.execute(statement("fold_doubles")).rowcount
                 merged = merge_twins(conn, claim)
-                if not merged.firsts:
+                if not merged.firsts and not folded:
                     raise
                 settle(conn, merged)
             continue

@@ -5,6 +5,7 @@ other failure.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import weakref
 from typing import Any
@@ -15,6 +16,9 @@ from customer_panel.db.connect import connect
 from customer_panel.errors import DatabaseUnreachable
 
 Connection = psycopg.Connection[Any]
+# Lost connections are this package's to tell; the driver's warnings go where the application sends
+# its log, and to no terminal if it keeps none.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 # A lane's rows and its checkpoint are lost together or not at all, so a commit need not wait for
 # the disk.
 LANE = (

@@ -28,6 +28,26 @@ SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'customers'::regclass 
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND backend_type = 'client backend' AND application_name NOT LIKE %(ours)s;
 
+-- fold_doubles --
+-- Customers that people made twice while there was no key to refuse it: the first one stays and takes from the others what
+-- it lacks; what they held is in the history.
+WITH doubles AS (
+    SELECT customer_id, (array_agg(id ORDER BY deleted_at IS NOT NULL, id))[1] AS kept,
+           [[(array_agg({c} ORDER BY deleted_at IS NOT NULL, id) FILTER (WHERE {c} IS NOT NULL))[1] AS {c}|,
+           ]]
+      FROM customers WHERE import_id IS NULL GROUP BY customer_id HAVING count(*) > 1
+), gone AS (
+    DELETE FROM customers AS c USING doubles AS d
+     WHERE c.customer_id = d.customer_id AND c.import_id IS NULL AND c.id <> d.kept
+    RETURNING c.*
+), counted AS (
+    INSERT INTO customer_totals (id_range, delta) SELECT id >> 16, -count(*) FROM gone GROUP BY id >> 16
+), noted AS (
+    INSERT INTO customer_history (customer_id, fields, old_values)
+    SELECT customer_id, <filled>, ARRAY[NULL, [[{c}::text|, ]]] FROM gone AS c
+)
+UPDATE customers AS c SET [[{c} = d.{c}|, ]] FROM doubles AS d WHERE c.id = d.kept;
+
 -- stage_twins --
 -- Customers made by hand while there was no key, whose identity the file brought too: its row goes to the stage.
 WITH twins AS (
