@@ -130,8 +130,6 @@ class Known:
     def load_flags(self, ids: bytes, flags: bytes) -> None:
         """Adds flags (`int4[]`) to customer ids (`text[]`). Raises as `load_hashes` does."""
 
-    def __len__(self) -> int: ...
-
 @final
 class Feed:
     """Hands buffers to a pipeline whose source is not a file."""
@@ -189,10 +187,6 @@ class Pipeline:
         Such a record has no line end, so a longer file might continue it. Raises OSError,
         OverBudget, or Stopped. To be called once.
         """
-
-    @property
-    def position(self) -> int:
-        """Bytes read and sorted so far."""
 
     def stop(self) -> None:
         """Stops all threads at their next step."""

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from customer_panel import _native
-from customer_panel.imports.apply import Writer
+from customer_panel.imports import apply
 from customer_panel.sql import statement
 from table import run
 
@@ -17,14 +17,14 @@ from table import run
 def streams(monkeypatch) -> dict[str, list[bytes]]:
     """Every stream that goes into a COPY, by the name of its statement."""
     streams: dict[str, list[bytes]] = {}
-    copy = Writer._copy
+    copy = apply.copy_in
 
-    def copied(self: Writer, name: str, pieces) -> None:
+    def copied(conn: psycopg.Connection, name: str, pieces) -> None:
         stream = b"".join(pieces)
         streams.setdefault(name, []).append(stream)
-        copy(self, name, [stream])
+        copy(conn, name, [stream])
 
-    monkeypatch.setattr(Writer, "_copy", copied)
+    monkeypatch.setattr(apply, "copy_in", copied)
     return streams
 
 

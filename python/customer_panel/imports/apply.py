@@ -66,51 +66,35 @@ class Writer:
             return self._load(batch, merges_new)
 
     def _load(self, batch: Batch, merges_new: bool) -> Counts:
-        processed, fresh, changed, unchanged, duplicate, pending, skipped, warnings = batch.counts
-        counts = Counts(
-            processed=processed,
-            unchanged=unchanged,
-            duplicate=duplicate,
-            skipped=skipped,
-            pending=pending,
-            warnings=warnings,
-        )
+        counts, fresh, changed = counted(batch)
         recent: list[int] = []
         if fresh and not merges_new:
             first_id = self._draw(fresh)
-            self._copy(
-                "copy_customers", batch.fresh(first_id, self.claim.import_id, self.claim.source_id)
-            )
+            rows = batch.fresh(first_id, self.claim.import_id, self.claim.source_id)
+            copy_in(self.conn, "copy_customers", rows)
             add_totals(self.conn, range(first_id, first_id + fresh))
             counts.inserted = fresh
             recent = list(
                 range(first_id + fresh - 1, max(first_id, first_id + fresh - RECENT_IDS) - 1, -1)
             )
-        elif fresh:
-            prepare(self.conn)
-            self._copy("copy_stage", batch.fresh_to_stage(self.claim.clears))
-        if changed:
-            prepare(self.conn)
-            self._copy("copy_stage", batch.changed(self.claim.clears))
         if changed or (fresh and merges_new):
+            prepare(self.conn)
+            if merges_new:
+                copy_in(self.conn, "copy_stage", batch.fresh_to_stage(self.claim.clears))
+            copy_in(self.conn, "copy_stage", batch.changed(self.claim.clears))
             merged = merge(self.conn, self.claim)
             counts.inserted += merged.inserted
             counts.updated = merged.updated
             counts.unchanged += merged.unchanged
             counts.protected = merged.protected
             recent = (merged.recent + recent)[:RECENT_IDS]
-        if duplicate or pending:
-            self._copy("copy_parked", batch.parked(self.claim.import_id))
+        if counts.duplicate or counts.pending:
+            copy_in(self.conn, "copy_parked", batch.parked(self.claim.import_id))
         if findings := batch.findings():
-            self._copy("copy_rejects", [findings])
+            copy_in(self.conn, "copy_rejects", [findings])
         if self.is_safe:
             self._checkpoint(batch, counts, recent)
         return counts
-
-    def _copy(self, name: str, pieces: Iterable[bytes]) -> None:
-        with self.conn.cursor() as cursor, cursor.copy(statement(name)) as copy:
-            for piece in pieces:
-                copy.write(piece)
 
     def _draw(self, count: int) -> int:
         """The first of `count` ids in a row."""
@@ -148,6 +132,27 @@ class Writer:
         )
         if moved.rowcount != 1:
             raise ClaimLost
+
+
+def counted(batch: Batch) -> tuple[Counts, int, int]:
+    """What is counted of a batch before the database has judged it, and its new and changed rows."""
+    processed, fresh, changed, unchanged, duplicate, pending, skipped, warnings = batch.counts
+    counts = Counts(
+        processed=processed,
+        unchanged=unchanged,
+        duplicate=duplicate,
+        skipped=skipped,
+        pending=pending,
+        warnings=warnings,
+    )
+    return counts, fresh, changed
+
+
+def copy_in(conn: Connection, name: str, pieces: Iterable[bytes]) -> None:
+    """Sends a binary stream to the COPY statement `name`."""
+    with conn.cursor() as cursor, cursor.copy(statement(name)) as copy:
+        for piece in pieces:
+            copy.write(piece)
 
 
 def repeated(work: Callable[[], T]) -> T:

@@ -18,7 +18,7 @@ from customer_panel._native import Batch, Known, OverBudget, Plan
 from customer_panel.errors import SourceNotResumable
 from customer_panel.imports import known, ledger, scan
 from customer_panel.imports.apply import Writer
-from customer_panel.imports.model import Claim, Counts, Lane, Tuning
+from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.progress import Tally
 from customer_panel.imports.scan import Pass
 from customer_panel.imports.sessions import Sessions
@@ -160,7 +160,15 @@ class Lanes:
             ended = scan.run(
                 self.source,
                 self.plan,
-                self._known(conn, asked),
+                known_of(
+                    conn,
+                    self.source,
+                    self.plan,
+                    self.tuning,
+                    self.sessions,
+                    asked,
+                    self.claim.import_id,
+                ),
                 asked,
                 self.tuning,
                 self.tally,
@@ -175,18 +183,6 @@ class Lanes:
         assert end is not None
         return tails, end
 
-    def _known(self, conn: Connection, asked: Pass) -> Known:
-        found = Known(
-            asked.seed,
-            expected=identities(conn, self.source, self.plan) * len(asked.lanes) // asked.total,
-            memory=self.tuning.memory_bytes,
-            lanes=asked.total,
-            first_lane=asked.lanes[0].lane,
-            lane_count=len(asked.lanes),
-        )
-        known.load(self.sessions.lane, found, self.claim.import_id)
-        return found
-
     @contextlib.contextmanager
     def _lane_writer(self) -> Iterator[Callable[[Batch], Counts]]:
         with self.sessions.lane() as conn:
@@ -194,6 +190,28 @@ class Lanes:
 
     def _writer(self, conn: Connection) -> Writer:
         return Writer(conn, self.claim, self.drawing, is_safe=self.tuning.is_safe)
+
+
+def known_of(
+    conn: Connection,
+    source: Source,
+    plan: Plan,
+    tuning: Tuning,
+    sessions: Sessions,
+    asked: Pass,
+    import_id: int | None,
+) -> Known:
+    """What the database holds of the identities of a pass, and what `import_id` has parked of them."""
+    found = Known(
+        asked.seed,
+        expected=identities(conn, source, plan) * len(asked.lanes) // asked.total,
+        memory=tuning.memory_bytes,
+        lanes=asked.total,
+        first_lane=asked.lanes[0].lane,
+        lane_count=len(asked.lanes),
+    )
+    known.load(sessions.lane, found, import_id)
+    return found
 
 
 def halved(lanes: list[Lane]) -> list[Lane]:
@@ -207,9 +225,7 @@ def halved(lanes: list[Lane]) -> list[Lane]:
 
 def divided(lanes: list[Lane], count: int) -> list[Lane]:
     """`count` new lanes that go on where all `lanes` have come to; the first has the counters."""
-    counts = Counts()
-    for lane in lanes:
-        counts.add(lane.counts)
+    counts = total(lanes)
     last = max(lanes, key=lambda lane: lane.last_line)
     return [_like(last, number, counts if number == 0 else None) for number in range(count)]
 

@@ -27,9 +27,8 @@ from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
 LOCK = 0x63705F696D706F72  # "cp_impor"
-DYING_S = (
-    1.5  # a killed client's backend notices within client_connection_check_interval, half a second
-)
+# A killed client's backend notices within client_connection_check_interval, half a second.
+DYING_S = 1.5
 
 
 def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:

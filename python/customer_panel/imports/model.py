@@ -8,18 +8,17 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from customer_panel.imports.states import Status
+from customer_panel.settings import BATCH_ROWS, MEMORY_BYTES
 
 Blank = Literal["keep", "clear"]
 DateOrder = Literal["mdy", "dmy"]
 Phase = Literal["verifying", "scanning", "indexing", "merging", "maintenance", "done"]
 
 DEFAULT_SOURCE = "main"
-BATCH_ROWS = 200_000  # at most; BATCH_BYTES is reached first by all but very short rows
 # With 16 MiB the lanes wait for each other's batches and a first load takes 1.35 times as long; below
 # 4 MiB commits begin to cost: docs/performance.md, "batch size".
 BATCH_BYTES = 4 << 20
 BUDGET_BYTES = 64 << 20  # batches of all lanes together, being filled and being sent
-MEMORY_BYTES = 512 << 20  # the map of known identities; above it the lanes run in several passes
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +131,14 @@ class Lane(msgspec.Struct, kw_only=True):
     last_row_hash: int | None
     last_line: int
     recent_ids: list[int]
+
+
+def total(lanes: Iterable[Lane]) -> Counts:
+    """The counts of all lanes of a job."""
+    counts = Counts()
+    for lane in lanes:
+        counts.add(lane.counts)
+    return counts
 
 
 Buffers = BinaryIO | Iterable[bytes]

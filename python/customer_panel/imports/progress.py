@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from customer_panel.imports.model import Counts, Lane, Phase, Progress
+from customer_panel.imports.model import Counts, Lane, Phase, Progress, total
 
 EVERY_S = 0.2
 
@@ -34,9 +34,7 @@ class Tally:
         with self._lock:
             self.job_id = job_id
             self._start = start
-            self._counts = Counts()
-            for lane in lanes:
-                self._counts.add(lane.counts)
+            self._counts = total(lanes)
             self._done_to = {lane.lane: lane.done_to for lane in lanes}
             if self._rows_before is None:
                 self._rows_before = self._counts.processed

@@ -8,15 +8,15 @@ may run beside an import.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
 from customer_panel._native import Batch, Known, OverBudget, Plan
 from customer_panel.errors import DatabaseLost, SourceNotResumable, SourceUnreadable, Stopped
-from customer_panel.imports import known, lanes, ledger, scan
-from customer_panel.imports.apply import prepare
+from customer_panel.imports import lanes, ledger, scan
+from customer_panel.imports.apply import copy_in, counted, prepare
 from customer_panel.imports.model import (
     DEFAULT_SOURCE,
     Counts,
@@ -27,7 +27,7 @@ from customer_panel.imports.model import (
     Tuning,
 )
 from customer_panel.imports.progress import Tally
-from customer_panel.imports.run import peak_rss_bytes
+from customer_panel.imports.result import result_of
 from customer_panel.imports.sessions import Sessions, is_loss
 from customer_panel.imports.sources import Source, StreamSource, planned
 from customer_panel.imports.stop import Stop
@@ -127,7 +127,10 @@ class _Rehearsal:
                 parks_changed=False,
                 until=end,
             )
-            end = self._pass(self._known(conn, asked), asked, source_id)
+            found = lanes.known_of(
+                conn, self.source, self.plan, self.tuning, self.sessions, asked, None
+            )
+            end = self._pass(found, asked, source_id)
         return end or 0
 
     def _pass(self, found: Known, asked: scan.Pass, source_id: int) -> int:
@@ -161,20 +164,6 @@ class _Rehearsal:
         assert ended is not None
         return asked.until or ended.end
 
-    def _known(self, conn: Connection, asked: scan.Pass) -> Known:
-        found = Known(
-            asked.seed,
-            expected=lanes.identities(conn, self.source, self.plan)
-            * len(asked.lanes)
-            // asked.total,
-            memory=self.tuning.memory_bytes,
-            lanes=asked.total,
-            first_lane=asked.lanes[0].lane,
-            lane_count=len(asked.lanes),
-        )
-        known.load(self.sessions.lane, found, None)
-        return found
-
     @property
     def _start(self) -> int:
         return self.plan.data_start
@@ -191,27 +180,16 @@ class _Rehearsal:
         )
 
     def _counted(self, feed: str, end: int) -> ImportResult:
-        counts, elapsed = self.tally.counts(), self.tally.elapsed_s
-        return ImportResult(
+        return result_of(
+            self.tally.counts(),
+            self.plan,
+            elapsed_sec=self.tally.elapsed_s,
+            maintenance_sec=0.0,
             job_id=None,
             status="COMPLETED",
             source=feed,
             is_resumed=False,
-            rows_processed=counts.processed,
-            rows_inserted=counts.inserted,
-            rows_updated=counts.updated,
-            rows_unchanged=counts.unchanged,
-            rows_protected=counts.protected,
-            rows_duplicate=counts.duplicate,
-            rows_skipped=counts.skipped,
-            warnings=counts.warnings,
             bytes_read=end,
-            elapsed_sec=elapsed,
-            maintenance_sec=0.0,
-            rate_rows_per_sec=counts.processed / elapsed if elapsed else 0.0,
-            peak_rss_bytes=peak_rss_bytes(),
-            mapping=tuple(self.plan.mapping),
-            unmapped=tuple(self.plan.unmapped),
             notes=tuple(self.notes),
         )
 
@@ -229,22 +207,14 @@ class _Judge:
 
     def take(self, batch: Batch) -> Counts:
         """What an import would count for this batch."""
-        processed, fresh, changed, unchanged, duplicate, pending, skipped, warnings = batch.counts
-        counts = Counts(
-            processed=processed,
-            inserted=fresh,
-            unchanged=unchanged,
-            duplicate=duplicate,
-            skipped=skipped,
-            pending=pending,
-            warnings=warnings,
-        )
+        counts, fresh, changed = counted(batch)
+        counts.inserted = fresh
         with self.conn.transaction():
             if changed:
-                self._copy("copy_stage", batch.changed(self.clears))
+                copy_in(self.conn, "copy_stage", batch.changed(self.clears))
                 counts.add(self._merged())
-            if duplicate or pending:
-                self._copy("copy_rehearsed", batch.parked(0))
+            if counts.duplicate or counts.pending:
+                copy_in(self.conn, "copy_rehearsed", batch.parked(0))
                 self.conn.execute(statement("keep_rehearsed"))
         return counts
 
@@ -266,8 +236,3 @@ class _Judge:
             protected=protected,
             unchanged=firsts - inserted - updated - protected,
         )
-
-    def _copy(self, name: str, pieces: Iterator[bytes]) -> None:
-        with self.conn.cursor() as cursor, cursor.copy(statement(name)) as copy:
-            for piece in pieces:
-                copy.write(piece)

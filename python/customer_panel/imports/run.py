@@ -6,11 +6,8 @@ claim -> verify -> scan (passes of lanes) -> keys -> parked rows -> maintenance 
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -29,15 +26,16 @@ from customer_panel.imports import finish, keys, ledger
 from customer_panel.imports.lanes import Lanes, lane_count, passes
 from customer_panel.imports.model import (
     Claim,
-    Counts,
     ImportResult,
     Options,
     Phase,
     Progress,
     Row,
     Tuning,
+    total,
 )
 from customer_panel.imports.progress import Tally
+from customer_panel.imports.result import result_of
 from customer_panel.imports.sessions import Sessions, is_loss
 from customer_panel.imports.sources import Source, StreamSource, planned
 from customer_panel.imports.states import Status
@@ -206,7 +204,7 @@ class Run:
             self._verify(conn, claim)
             if not job["keys_deferred"] and not keys.are_complete(conn):
                 self._enter(conn, claim, "indexing")
-                finish.build_keys(self.sessions.lane, claim, self._committed)
+                finish.build_keys(self.sessions.lane, claim, self.tally.committed)
             self._enter(conn, claim, "scanning")
             lanes = Lanes(
                 self.source, self.plan, self.tuning, self.sessions, self.tally, self.stop, claim
@@ -219,24 +217,21 @@ class Run:
             )
         if not keys.are_complete(conn):
             self._enter(conn, claim, "indexing")
-            finish.build_keys(self.sessions.lane, claim, self._committed)
+            finish.build_keys(self.sessions.lane, claim, self.tally.committed)
         self._enter(conn, claim, "merging")
-        if not finish.merge_parked(self.sessions.lane, claim, self._committed, self.stop.is_asked):
+        if not finish.merge_parked(
+            self.sessions.lane, claim, self.tally.committed, self.stop.is_asked
+        ):
             raise StopRequested
         self._enter(conn, claim, "maintenance")
-        total = Counts()
-        for lane in ledger.lanes_of(conn, claim.import_id):
-            total.add(lane.counts)
-        return finish.maintain(self.sessions.lane, total.inserted + total.updated)
+        counts = total(ledger.lanes_of(conn, claim.import_id))
+        return finish.maintain(self.sessions.lane, counts.inserted + counts.updated)
 
     def _enter(self, conn: Connection, claim: Claim, phase: Phase) -> None:
         if self.stop.is_asked():
             raise StopRequested
         ledger.set_phase(conn, claim, phase, file_size=self.source.size_now())
         self.tally.enter(phase)
-
-    def _committed(self, counts: Counts) -> None:
-        self.tally.committed(counts)
 
     def _verify(self, conn: Connection, claim: Claim) -> None:
         """Holds the file against the hashes of what was read before. Raises SourceChanged."""
@@ -261,44 +256,19 @@ class Run:
 
     def _result(self, conn: Connection, claim: Claim) -> ImportResult:
         job = ledger.rows(conn, "get_import", import_id=claim.import_id)[0]
-        counts = Counts()
-        for lane in ledger.lanes_of(conn, claim.import_id):
-            counts.add(lane.counts)
-        elapsed = job["elapsed_ms"] / 1000
         self.tally.enter("done")
-        return ImportResult(
+        return result_of(
+            total(ledger.lanes_of(conn, claim.import_id)),
+            self.plan,
+            elapsed_sec=job["elapsed_ms"] / 1000,
+            maintenance_sec=job["maintenance_ms"] / 1000,
             job_id=claim.import_id,
             status=job["status"],
             source=job["source"],
             is_resumed=self.is_resumed,
-            rows_processed=counts.processed,
-            rows_inserted=counts.inserted,
-            rows_updated=counts.updated,
-            rows_unchanged=counts.unchanged,
-            rows_protected=counts.protected,
-            rows_duplicate=counts.duplicate,
-            rows_skipped=counts.skipped,
-            warnings=counts.warnings,
             bytes_read=job["scanned_to"],
-            elapsed_sec=elapsed,
-            maintenance_sec=job["maintenance_ms"] / 1000,
-            rate_rows_per_sec=counts.processed / elapsed if elapsed else 0.0,
-            peak_rss_bytes=peak_rss_bytes(),
-            mapping=tuple((header, field) for header, field in self.plan.mapping),
-            unmapped=tuple(self.plan.unmapped),
             notes=tuple(self.notes),
         )
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this process has had. Linux counts in KiB, macOS in bytes."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # Unlike getrusage, this leaves out what the process that started us had: a fat parent's
-        # memory counts as the child's until it calls exec.
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _text(wrong: BaseException) -> str:

@@ -40,9 +40,8 @@ class Sessions:
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self._working: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._lock = (
-            threading.RLock()
-        )  # `cancel` may run in a signal handler of the thread that holds it
+        # `cancel` may run in a signal handler of the thread that holds it.
+        self._lock = threading.RLock()
 
     def job(self) -> Connection:
         """The session that holds the lock and writes the job's states: durably, each statement by

@@ -6,7 +6,7 @@
 use crate::known::Known;
 use crate::parse::hash_identity;
 use crate::pipeline::Failure;
-use crate::sequence::lane_of;
+use crate::routing::lane_of;
 
 /// The lanes whose identities a map is for.
 #[derive(Clone, Copy, Debug)]

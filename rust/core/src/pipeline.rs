@@ -3,11 +3,11 @@
 use crate::batch::Batch;
 use crate::known::Known;
 use crate::reader::{self, Reading};
-use crate::sequence::{Routing, Sequencer};
+use crate::routing::Routing;
+use crate::sequence::Sequencer;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Why a pipeline ended before its source did.
@@ -160,7 +160,6 @@ pub struct Pipeline {
     lanes: Vec<Receiver<Held>>,
     first_lane: u32,
     budget: Arc<Budget>,
-    position: Arc<AtomicU64>,
     outcome: Receiver<Result<Outcome, Failure>>,
 }
 
@@ -178,7 +177,6 @@ impl Pipeline {
         routing.batch_bytes = routing.batch_bytes.min(budget / 4 / lanes).max(1);
         let first_lane = routing.first_lane;
         let budget = Arc::new(Budget::new(budget));
-        let position = Arc::new(AtomicU64::new(0));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..lanes).map(|_| unbounded()).unzip();
         let outlets = senders
             .into_iter()
@@ -187,13 +185,7 @@ impl Pipeline {
                 budget: Arc::clone(&budget),
             })
             .collect();
-        let sequencer = Sequencer::new(
-            routing,
-            known,
-            outlets,
-            Arc::clone(&budget),
-            Arc::clone(&position),
-        );
+        let sequencer = Sequencer::new(routing, known, outlets, Arc::clone(&budget));
         let (report, outcome) = unbounded();
         let (pieces, recycle) = reader::start(reading);
         let shared = Arc::clone(&budget);
@@ -209,7 +201,6 @@ impl Pipeline {
             lanes: receivers,
             first_lane,
             budget,
-            position,
             outcome,
         }
     }
@@ -225,11 +216,6 @@ impl Pipeline {
     /// Waits for the end of the source. Once only; later calls say `Broken`.
     pub fn outcome(&self) -> Result<Outcome, Failure> {
         self.outcome.recv().map_err(|_| Failure::Broken)?
-    }
-
-    /// Bytes of the source that were read and sorted into batches.
-    pub fn position(&self) -> u64 {
-        self.position.load(Ordering::Relaxed)
     }
 
     /// Stops all threads at their next step. Batches that were closed can still be fetched.

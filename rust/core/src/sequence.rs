@@ -6,46 +6,16 @@
 use crate::batch::{Batch, Block, Parked, Pool};
 use crate::blocks::{BLOCK_BYTES, BlockHasher};
 use crate::customer::FIELDS;
-use crate::known::{HELD, Known, MANY, OverBudget, PARKED, SEEN};
+use crate::judge::{Verdict, judge, recall};
+use crate::known::{Known, OverBudget};
 use crate::parse::{Code, Finding, Row};
 use crate::pgcopy::{put_bytes, put_i16, put_i64, put_null};
 use crate::pipeline::{Budget, Failure, Outlet};
 use crate::reader::{Chunk, Piece, RAW_BYTES, is_line_end};
+use crate::routing::{REJECT_LANE, Routing, lane_of};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How rows become batches.
-#[derive(Clone, Debug)]
-pub struct Routing {
-    pub import_id: i64,
-    /// Lanes of the whole import; a lane is a range of the lane hash.
-    pub lanes: u32,
-    /// The lanes of this run: `first_lane` and as many as `done_to` has entries.
-    pub first_lane: u32,
-    /// For each lane of this run, the offset up to which it is done.
-    pub done_to: Vec<u64>,
-    /// Rows that begin at or behind this offset are left alone.
-    pub until: Option<u64>,
-    pub batch_rows: usize,
-    pub batch_bytes: usize,
-    /// A lane closes a batch after so many bytes of file, even an empty one.
-    pub checkpoint_bytes: u64,
-    /// Changed rows wait for the end of the file: there is no key to merge by yet.
-    pub parks_changed: bool,
-    /// Line ends before the first record.
-    pub header_lines: u64,
-    /// Off only to measure what it costs.
-    pub hashes_blocks: bool,
-}
-
-/// The lane of an identity among `lanes`.
-pub fn lane_of(lane_hash: u64, lanes: u32) -> u32 {
-    ((u128::from(lane_hash) * u128::from(lanes)) >> 64) as u32
-}
-
-/// Rejects have no identity; they belong to the first lane.
-const REJECT_LANE: u32 = 0;
 /// Rows whose map slots are read ahead of their turn. 16 reads overlap; 32 were not faster.
 const AHEAD: usize = 16;
 
@@ -66,7 +36,6 @@ pub struct Sequencer {
     blocks: Vec<Block>,
     lines: u64,
     budget: Arc<Budget>,
-    position: Arc<AtomicU64>,
 }
 
 impl Sequencer {
@@ -75,7 +44,6 @@ impl Sequencer {
         known: Option<Known>,
         outlets: Vec<Outlet>,
         budget: Arc<Budget>,
-        position: Arc<AtomicU64>,
     ) -> Self {
         let pool = Pool::default();
         let lanes = (routing.first_lane..).zip(outlets).zip(&routing.done_to);
@@ -97,7 +65,6 @@ impl Sequencer {
             blocks: Vec::new(),
             lines,
             budget,
-            position,
         }
     }
 
@@ -157,7 +124,6 @@ impl Sequencer {
                 }
                 Piece::Failed(error) => return Err(Failure::Io(error)),
             }
-            self.position.store(offset, Ordering::Relaxed);
         }
         self.close_all(offset)?;
         Ok((None, offset))
@@ -205,7 +171,7 @@ impl Sequencer {
                     self.touch_ahead(&parsed.rows[number..]);
                 }
                 let warning = findings.next_if(|finding| finding.start == start);
-                if self.take(row, &parsed.payload, from)?
+                if self.take(row, &parsed.payload, from, lane)?
                     && let Some(warning) = warning
                 {
                     self.warn(
@@ -250,28 +216,23 @@ impl Sequencer {
     }
 
     /// Sorts one row into its lane's batch; false if it is not for this run. Line numbers count from 1.
-    fn take(&mut self, row: &Row, payload: &[u8], from: u64) -> Result<bool, Failure> {
-        let Some(index) = self.index(lane_of(row.lane_hash, self.routing.lanes)) else {
+    fn take(&mut self, row: &Row, payload: &[u8], from: u64, lane: u32) -> Result<bool, Failure> {
+        let Some(index) = self.index(lane) else {
             return Ok(false);
         };
         let lane = &mut self.lanes[index];
         let hash = row.source_hash;
-        let is_done = from < lane.done_to;
         let parks_changed = self.routing.parks_changed;
-        let verdict = match &mut self.known {
-            None => Ok(Verdict::Fresh),
-            Some(known) if is_done => known.update(row.identity, |old| match old {
-                // Its outcome is in the database; what later rows need is its hash.
-                Some((flags, _)) if flags & SEEN == 0 => (SEEN, hash, Verdict::Unchanged),
-                Some((_, kept)) => (0, kept, Verdict::Unchanged),
-                None => (SEEN, hash, Verdict::Unchanged),
-            }),
-            Some(known) => known.update(row.identity, |old| judge(old, hash, parks_changed)),
-        };
-        let verdict = verdict?;
-        if is_done {
+        if from < lane.done_to {
+            if let Some(known) = &mut self.known {
+                known.update(row.identity, |old| recall(old, hash))?;
+            }
             return Ok(false);
         }
+        let verdict = match &mut self.known {
+            None => Verdict::Fresh,
+            Some(known) => known.update(row.identity, |old| judge(old, hash, parks_changed))?,
+        };
         let line = self.lines + u64::from(row.line) + 1;
         let columns = &payload[row.at as usize..][..row.len as usize];
         let batch = &mut lane.batch;
@@ -399,32 +360,6 @@ impl Sequencer {
             .to_vec();
         lane.blocks_told = lane.blocks_told.max(self.blocks.len());
         batch
-    }
-}
-
-enum Verdict {
-    Fresh,
-    Changed,
-    Unchanged,
-    Parked(Parked),
-}
-
-/// What a row is, given what is known of its identity; and what is known of it from now on.
-fn judge(old: Option<(u8, i64)>, hash: i64, parks_changed: bool) -> (u8, i64, Verdict) {
-    match old {
-        None => (SEEN, hash, Verdict::Fresh),
-        Some((flags, first)) if flags & SEEN != 0 => {
-            let first_hash = (flags & PARKED == 0).then_some(first);
-            (0, first, Verdict::Parked(Parked::Later { first_hash }))
-        }
-        Some((flags, _)) if flags & MANY != 0 => {
-            (SEEN | PARKED, hash, Verdict::Parked(Parked::First))
-        }
-        Some((_, known)) if known == hash => (SEEN, hash, Verdict::Unchanged),
-        Some((flags, _)) if flags & HELD != 0 || parks_changed => {
-            (SEEN | PARKED, hash, Verdict::Parked(Parked::First))
-        }
-        Some(_) => (SEEN, hash, Verdict::Changed),
     }
 }
 

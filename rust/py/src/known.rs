@@ -78,12 +78,4 @@ impl Known {
             load::load_flags(map, self.seed, self.lanes, ids, flags)
         })
     }
-
-    fn __len__(&self) -> usize {
-        self.map
-            .lock()
-            .ok()
-            .and_then(|map| map.as_ref().map(CoreKnown::len))
-            .unwrap_or(0)
-    }
 }

@@ -9,7 +9,7 @@ use customer_panel_core::blocks;
 use customer_panel_core::parse::HashKeys;
 use customer_panel_core::pipeline::Pipeline as CorePipeline;
 use customer_panel_core::reader::Reading;
-use customer_panel_core::sequence::Routing;
+use customer_panel_core::routing::Routing;
 use customer_panel_core::source::{self, Located, Source};
 use pyo3::prelude::*;
 use std::fs::File;
@@ -166,12 +166,6 @@ impl Pipeline {
             .detach(|| self.core.outcome())
             .map_err(NativeError::from)?;
         Ok((outcome.tail.map(Batch::from), outcome.end))
-    }
-
-    /// Bytes read and sorted so far.
-    #[getter]
-    fn position(&self) -> u64 {
-        self.core.position()
     }
 
     /// Stops all threads at their next step.
