@@ -12,9 +12,8 @@ from customer_panel.benchmarks.figures import Facts, Figure, Result, Run, fact, 
 from customer_panel.benchmarks.place import BenchVoid, Place
 
 BOUND, BOUND_CHANGED = 0.12, 0.17
-JOB_WAL_BYTES = (
-    128 << 10
-)  # the job's own rows: some pages of the tables of imports, whole since the checkpoint
+# The job's own rows: some pages of the tables of imports, whole since the checkpoint.
+JOB_WAL_BYTES = 128 << 10
 WRITES = (
     "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE relname = 'customers'"
 )
