@@ -53,6 +53,8 @@ CREATE TABLE public.customer_totals (
     delta bigint NOT NULL
 );
 
+COMMENT ON TABLE public.customer_totals IS 'Customers that are not deleted, per range of 8,192 ids, as appended deltas.';
+
 CREATE TABLE public.customers (
     id bigint NOT NULL,
     source_hash bigint,
@@ -112,12 +114,78 @@ CREATE TABLE public.database_seed (
     CONSTRAINT database_seed_singleton_check CHECK (singleton)
 );
 
+CREATE TABLE public.idempotency_keys (
+    key_hash bytea NOT NULL,
+    body_hash bytea NOT NULL,
+    created_id bigint,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
+);
+
 CREATE TABLE public.import_blocks (
     import_id bigint NOT NULL,
     lane integer NOT NULL,
     block bigint NOT NULL,
     hash bigint NOT NULL
 );
+
+CREATE TABLE public.imports (
+    id bigint NOT NULL,
+    source_id integer NOT NULL,
+    status text NOT NULL,
+    phase text NOT NULL,
+    epoch bigint DEFAULT 0 NOT NULL,
+    file_path text,
+    file_size bigint,
+    file_device bigint,
+    file_inode bigint,
+    file_mtime_ns bigint,
+    delimiter text NOT NULL,
+    headers text[] NOT NULL,
+    mapping jsonb NOT NULL,
+    data_start bigint NOT NULL,
+    header_lines integer NOT NULL,
+    rules_version integer NOT NULL,
+    options jsonb NOT NULL,
+    keys_deferred boolean DEFAULT false NOT NULL,
+    scanned_to bigint,
+    started_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    claimed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    completed_at timestamp with time zone,
+    elapsed_ms bigint DEFAULT 0 NOT NULL,
+    maintenance_ms bigint DEFAULT 0 NOT NULL,
+    last_row_hash bigint,
+    error text,
+    requested text,
+    progress_every_ms integer,
+    end_number bigint,
+    CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
+    CONSTRAINT imports_requested_check CHECK ((requested = ANY (ARRAY['PAUSED'::text, 'CANCELLED'::text]))),
+    CONSTRAINT imports_status_check CHECK ((status = ANY (ARRAY['RUNNING'::text, 'PAUSED'::text, 'INTERRUPTED'::text, 'COMPLETED'::text, 'FAILED'::text, 'CANCELLED'::text])))
+);
+
+COMMENT ON COLUMN public.imports.epoch IS 'Raised by every claim: a runner that lost its claim finds no lane row of its epoch.';
+
+COMMENT ON COLUMN public.imports.file_size IS 'Bytes of the file when the job was made: what per cent are of, so that they never go back.';
+
+COMMENT ON COLUMN public.imports.keys_deferred IS 'A first load: the indexes on customer_id and e-mail are built when the rows are in.';
+
+COMMENT ON COLUMN public.imports.scanned_to IS 'Where the file ended when its last row was committed; NULL while it is read.';
+
+COMMENT ON COLUMN public.imports.requested IS 'What somebody asked of the runner; it is done at the next batch border.';
+
+COMMENT ON COLUMN public.imports.progress_every_ms IS 'How often streams are told; NULL: IMPORT_PROGRESS_EVERY_MS.';
+
+COMMENT ON COLUMN public.imports.end_number IS 'The order of ends: a stream that was away asks for all behind the last one it saw.';
+
+CREATE SEQUENCE public.import_ends
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+ALTER SEQUENCE public.import_ends OWNED BY public.imports.end_number;
 
 CREATE TABLE public.import_lanes (
     import_id bigint NOT NULL,
@@ -137,10 +205,13 @@ CREATE TABLE public.import_lanes (
     last_row_hash bigint,
     last_line bigint DEFAULT 0 NOT NULL,
     recent_ids bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    committed_at timestamp with time zone,
     CONSTRAINT import_lanes_check CHECK ((rows_processed = ((((((rows_inserted + rows_updated) + rows_unchanged) + rows_protected) + rows_duplicate) + rows_skipped) + rows_pending)))
 );
 
 COMMENT ON COLUMN public.import_lanes.tail_hash IS 'XXH3-64 of the bytes from the last 16 MiB border to done_to.';
+
+COMMENT ON COLUMN public.import_lanes.committed_at IS 'When the lane last moved: what a killed runner has of elapsed time.';
 
 CREATE TABLE public.import_parked (
     import_id bigint NOT NULL,
@@ -177,44 +248,6 @@ CREATE TABLE public.import_rejects (
     CONSTRAINT import_rejects_severity_check CHECK ((severity = ANY (ARRAY['reject'::text, 'warning'::text])))
 );
 
-CREATE TABLE public.imports (
-    id bigint NOT NULL,
-    source_id integer NOT NULL,
-    status text NOT NULL,
-    phase text NOT NULL,
-    epoch bigint DEFAULT 0 NOT NULL,
-    file_path text,
-    file_size bigint,
-    file_device bigint,
-    file_inode bigint,
-    file_mtime_ns bigint,
-    delimiter text NOT NULL,
-    headers text[] NOT NULL,
-    mapping jsonb NOT NULL,
-    data_start bigint NOT NULL,
-    header_lines integer NOT NULL,
-    rules_version integer NOT NULL,
-    options jsonb NOT NULL,
-    keys_deferred boolean DEFAULT false NOT NULL,
-    scanned_to bigint,
-    started_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    claimed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    completed_at timestamp with time zone,
-    elapsed_ms bigint DEFAULT 0 NOT NULL,
-    maintenance_ms bigint DEFAULT 0 NOT NULL,
-    last_row_hash bigint,
-    error text,
-    CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
-    CONSTRAINT imports_status_check CHECK ((status = ANY (ARRAY['RUNNING'::text, 'PAUSED'::text, 'INTERRUPTED'::text, 'COMPLETED'::text, 'FAILED'::text, 'CANCELLED'::text])))
-);
-
-COMMENT ON COLUMN public.imports.epoch IS 'Raised by every claim: a runner that lost its claim finds no lane row of its epoch.';
-
-COMMENT ON COLUMN public.imports.keys_deferred IS 'A first load: the indexes on customer_id and e-mail are built when the rows are in.';
-
-COMMENT ON COLUMN public.imports.scanned_to IS 'Where the file ended when its last row was committed; NULL while it is read.';
-
 ALTER TABLE public.imports ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.imports_id_seq
     START WITH 1
@@ -242,11 +275,19 @@ ALTER TABLE public.sources ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.stream_tickets (
+    hash bytea NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
 ALTER TABLE ONLY public.customers
     ADD CONSTRAINT customers_pkey PRIMARY KEY (customer_id);
 
 ALTER TABLE ONLY public.database_seed
     ADD CONSTRAINT database_seed_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (key_hash);
 
 ALTER TABLE ONLY public.import_blocks
     ADD CONSTRAINT import_blocks_pkey PRIMARY KEY (import_id, lane, block);
@@ -272,6 +313,9 @@ ALTER TABLE ONLY public.sources
 ALTER TABLE ONLY public.sources
     ADD CONSTRAINT sources_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.stream_tickets
+    ADD CONSTRAINT stream_tickets_pkey PRIMARY KEY (hash);
+
 CREATE INDEX customer_history_customer_idx ON public.customer_history USING btree (customer_id, changed_at);
 
 CREATE INDEX customer_totals_range_idx ON public.customer_totals USING btree (id_range);
@@ -279,6 +323,10 @@ CREATE INDEX customer_totals_range_idx ON public.customer_totals USING btree (id
 CREATE INDEX customers_email_idx ON public.customers USING btree (email);
 
 CREATE UNIQUE INDEX customers_id_key ON public.customers USING btree (id);
+
+CREATE INDEX idempotency_keys_created_idx ON public.idempotency_keys USING btree (created_at);
+
+CREATE UNIQUE INDEX imports_end_number_key ON public.imports USING btree (end_number);
 
 CREATE UNIQUE INDEX imports_one_running ON public.imports USING btree ((true)) WHERE (status = 'RUNNING'::text);
 

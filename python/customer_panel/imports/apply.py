@@ -19,7 +19,7 @@ from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
-ID_RANGE_BITS = 16  # customer_totals counts per 65,536 ids
+ID_RANGE_BITS = 13  # customer_totals counts per 8,192 ids
 RECENT_IDS = 200  # the most that a snapshot may ask for
 ATTEMPTS = 5  # more deadlocks in a row are no accident
 

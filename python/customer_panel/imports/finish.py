@@ -105,6 +105,25 @@ def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> N
     )
 
 
+def give_up(
+    connect: Callable[[], Connection],
+    conn: Connection,
+    claim: Claim,
+    told: Callable[[Counts], None],
+    *,
+    elapsed_s: float = 0.0,
+) -> None:
+    """Ends a claimed import as cancelled: what it wrote stays and gets its keys, what waited for the
+    end of the file goes. Raises ClaimLost.
+    """
+    if not keys.are_complete(conn):
+        ledger.set_phase(conn, claim, "indexing")
+        build_keys(connect, claim, told)
+    with conn.transaction():
+        ledger.end(conn, claim, "CANCELLED", elapsed_s=elapsed_s)
+        conn.execute(statement("drop_parked"), {"import_id": claim.import_id})
+
+
 def maintain(connect: Callable[[], Connection], written: int) -> float:
     """Folds the totals and, where enough has changed, VACUUM (ANALYZE); seconds it took."""
     began = time.monotonic()

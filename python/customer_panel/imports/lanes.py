@@ -105,9 +105,7 @@ class Lanes:
         with self.sessions.lane() as conn:
             writer = self._writer(conn)
             with conn.transaction():
-                ledger.set_phase(
-                    conn, self.claim, "indexing", file_size=self.source.size_now(), scanned_to=end
-                )
+                ledger.set_phase(conn, self.claim, "indexing", scanned_to=end)
                 counts = [writer.apply(tail) for tail in tails]
         for tail, counted in zip(tails, counts, strict=True):
             self.tally.committed(counted, tail.lane, tail.span[1])

@@ -92,13 +92,13 @@ def create(
     return int(import_id)
 
 
-def claim(conn: Connection, import_id: int, plan: Plan) -> Claim:
-    """Takes the job over.
+def claim(conn: Connection, import_id: int, plan: Plan, *, is_first: bool = True) -> Claim:
+    """Takes the job over; `is_first`: not again by the same run.
 
     When it returns, nothing that another runner sent can be committed any more.
     """
     with conn.transaction():
-        (epoch,) = one(conn, "claim_import", import_id=import_id)
+        epoch = one(conn, "claim_import", import_id=import_id, is_first=is_first)[0]
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
         job = rows(conn, "get_import", import_id=import_id)[0]
     clears = plan.fields if job["options"]["blank"] == "clear" else 0
@@ -190,7 +190,6 @@ def set_phase(
     conn: Connection,
     claim: Claim,
     phase: Phase,
-    file_size: int | None = None,
     scanned_to: int | None = None,
 ) -> None:
     """Raises ClaimLost."""
@@ -200,7 +199,6 @@ def set_phase(
         import_id=claim.import_id,
         epoch=claim.epoch,
         phase=phase,
-        file_size=file_size,
         scanned_to=scanned_to,
     )
 

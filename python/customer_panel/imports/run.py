@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -35,6 +35,7 @@ from customer_panel.imports.model import (
     total,
 )
 from customer_panel.imports.progress import Tally
+from customer_panel.imports.requests import heeding
 from customer_panel.imports.result import result_of
 from customer_panel.imports.sessions import Sessions, is_loss
 from customer_panel.imports.sources import Source, StreamSource, planned
@@ -43,6 +44,15 @@ from customer_panel.imports.stop import Stop, StopRequested
 
 Connection = psycopg.Connection[Any]
 GRACE_S = 1.0  # a batch takes less; what takes longer is cancelled
+
+
+class Hooks(NamedTuple):
+    """What the caller of an import hears of it."""
+
+    told: Callable[[Progress], None] | None
+    noted: Callable[[str], None]
+    begun: Callable[[int], None]
+    created: Callable[[Connection, int], None]
 
 
 class Run:
@@ -54,20 +64,22 @@ class Run:
         dsn: str,
         options: Options,
         tuning: Tuning,
-        told: Callable[[Progress], None] | None,
         stop: Stop,
+        hooks: Hooks,
+        *,
         restarts: bool,
-        noted: Callable[[str], None],
+        leaves_others: bool,
     ) -> None:
         self.source = source
         self.options = options
         self.tuning = tuning
         self.stop = stop
+        self.hooks = hooks
         self.restarts = restarts
-        self.noted = noted
+        self.leaves_others = leaves_others
         self.notes: list[str] = []
         self.sessions = Sessions(dsn)
-        self.tally = Tally(source.size_now(), told)
+        self.tally = Tally(source.size_now(), hooks.told)
         self.has_begun = False  # there is a job that a lost connection leaves behind
         self.is_resumed = False
         # What is wrong with a file is said only when it is not one whose import was interrupted:
@@ -85,11 +97,13 @@ class Run:
             if not ledger.try_lock(conn):
                 raise AlreadyRunning
             job = self._take_up(conn) or self._begin(conn)
-            claim = ledger.claim(conn, job["id"], self.plan)
-            self.has_begun = True
+            claim = ledger.claim(conn, job["id"], self.plan, is_first=not self.has_begun)
+            if not self.has_begun:
+                self.has_begun = True
+                self.hooks.begun(claim.import_id)
             maintenance_s = 0.0
             try:
-                with self._cancelling():
+                with self._cancelling(), heeding(self.sessions, conn, claim.import_id, self.stop):
                     maintenance_s = self._work(conn, claim, job)
             except BaseException as wrong:
                 self._broken_off(conn, claim, wrong)
@@ -101,7 +115,18 @@ class Run:
         """Writes down how the job was left; a lost connection or claim leaves that to the next."""
         is_stream = isinstance(self.source, StreamSource)
         if self.stop.is_asked() and isinstance(wrong, StopRequested | psycopg.errors.QueryCanceled):
-            self._end(conn, claim, "FAILED" if is_stream else self.stop.status)
+            if self.stop.status == "CANCELLED":
+                finish.give_up(
+                    self.sessions.lane,
+                    conn,
+                    claim,
+                    self.tally.committed,
+                    elapsed_s=self.tally.elapsed_s,
+                )
+            elif is_stream:
+                self._end(conn, claim, "FAILED")
+            else:
+                self._end(conn, claim, self.stop.status)
             raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
         if is_loss(wrong) or isinstance(wrong, ClaimLost):
             return
@@ -153,6 +178,8 @@ class Run:
             else:
                 if job["status"] == "RUNNING":
                     ledger.abandon(conn, job["id"], "INTERRUPTED")
+                if self.leaves_others:
+                    continue
                 raise Interrupted(
                     f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
                 )
@@ -176,6 +203,7 @@ class Run:
             import_id = ledger.create(
                 conn, self.source, self.plan, self.options, lanes, is_first_load
             )
+            self.hooks.created(conn, import_id)
         return ledger.rows(conn, "get_import", import_id=import_id)[0]
 
     def _end(
@@ -191,7 +219,7 @@ class Run:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self.noted(text)
+        self.hooks.noted(text)
 
     # -- the work ----------------------------------------------------------------------------------
 
@@ -230,7 +258,7 @@ class Run:
     def _enter(self, conn: Connection, claim: Claim, phase: Phase) -> None:
         if self.stop.is_asked():
             raise StopRequested
-        ledger.set_phase(conn, claim, phase, file_size=self.source.size_now())
+        ledger.set_phase(conn, claim, phase)
         self.tally.enter(phase)
 
     def _verify(self, conn: Connection, claim: Claim) -> None:

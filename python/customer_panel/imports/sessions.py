@@ -56,6 +56,9 @@ class Sessions:
             self._working.add(conn)
         return conn
 
+    def listener(self) -> Connection:
+        return self._open("import requests", JOB)
+
     def cancel(self) -> None:
         """Cancels the statements that lanes and builders are in; their transactions roll back."""
         with self._lock:

@@ -31,11 +31,10 @@ class FileSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises SourceNotFound, NotAFile or SourceUnreadable."""
-        self.path = Path(path).absolute()
         shown = os.fspath(path)
         try:
             # Without O_NONBLOCK the open of a FIFO would wait for a writer.
-            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             raise SourceNotFound(f"no such file: {shown}") from None
         except ValueError as wrong:
@@ -44,12 +43,26 @@ class FileSource:
             if wrong.errno == errno.ENAMETOOLONG:
                 raise SourceNotFound(f"no such file: the name is too long: {shown[:60]}…") from None
             raise SourceUnreadable(f"{shown} cannot be opened: {wrong.strerror}") from None
+        self._take(descriptor, Path(path).absolute(), shown)
+
+    @classmethod
+    def from_descriptor(cls, descriptor: int, path: Path) -> FileSource:
+        """The file that somebody has opened already, as `path`; closes it with the source.
+
+        Raises NotAFile or SourceUnreadable, and has closed it then too.
+        """
+        source = cls.__new__(cls)
+        source._take(descriptor, path, os.fspath(path))
+        return source
+
+    def _take(self, descriptor: int, path: Path, shown: str) -> None:
+        self.path, self.descriptor = path, descriptor
         try:
-            found = os.fstat(self.descriptor)
+            found = os.fstat(descriptor)
             _require_file(found.st_mode, shown)
-            self.head = _read_head(self.descriptor)
+            self.head = _read_head(descriptor)
         except BaseException:
-            os.close(self.descriptor)
+            os.close(descriptor)
             raise
         self.size, self.device, self.inode = found.st_size, found.st_dev, found.st_ino
         self.mtime_ns = found.st_mtime_ns

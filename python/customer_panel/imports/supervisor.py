@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 
@@ -20,13 +21,13 @@ from customer_panel.errors import (
     Stopped,
 )
 from customer_panel.imports.model import ImportResult, Options, Progress, Tuning
-from customer_panel.imports.run import Run
+from customer_panel.imports.run import Hooks, Run
 from customer_panel.imports.sessions import is_loss
 from customer_panel.imports.sources import Source, StreamSource
 from customer_panel.imports.stop import Stop
 
 LOST_PATIENCE_S = 60.0  # for a server that went away while an import ran
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 1.0
 
 
 def run_import(
@@ -40,14 +41,30 @@ def run_import(
     restarts: bool = False,
     revive: Callable[[], None] = lambda: None,
     noted: Callable[[str], None] = lambda _: None,
+    begun: Callable[[int], None] = lambda _: None,
+    created: Callable[[psycopg.Connection[Any], int], None] = lambda _, __: None,
+    patience_s: float | None = LOST_PATIENCE_S,
+    leaves_others: bool = False,
 ) -> ImportResult:
     """Imports `source`: goes on with an interrupted import of the same file, else begins one.
 
     `restarts` gives an interrupted one up first. `revive` is called when the server went away,
-    before it is asked again. Raises CustomerPanelError; after Stopped, DatabaseLost and any other
+    before it is asked again, which ends after `patience_s` (None: never). `begun` hears the job's
+    number once it is ours, `created` writes into the transaction that makes a new one.
+    `leaves_others` begins a job beside an interrupted one of another file, which else raises
+    Interrupted. Raises CustomerPanelError; after Stopped, DatabaseLost and any other
     failure but SourceChanged the job can be resumed.
     """
-    run = Run(source, dsn, options, tuning, told, stop or Stop(), restarts, noted)
+    run = Run(
+        source,
+        dsn,
+        options,
+        tuning,
+        stop or Stop(),
+        Hooks(told, noted, begun, created),
+        restarts=restarts,
+        leaves_others=leaves_others,
+    )
     wait = FIRST_WAIT_S
     lost_since: float | None = None
     while True:
@@ -65,10 +82,8 @@ def run_import(
             if run.tally.has_moved():
                 lost_since, wait = None, FIRST_WAIT_S
             lost_since = lost_since or time.monotonic()
-            if time.monotonic() - lost_since > LOST_PATIENCE_S:
-                raise DatabaseLost(
-                    f"the database has been away for {LOST_PATIENCE_S:.0f} s"
-                ) from wrong
+            if patience_s is not None and time.monotonic() - lost_since > patience_s:
+                raise DatabaseLost(f"the database has been away for {patience_s:.0f} s") from wrong
             if run.stop.wait(wait):
                 raise Stopped from None
             wait = min(wait * 2, LONGEST_WAIT_S)

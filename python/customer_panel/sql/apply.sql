@@ -125,7 +125,7 @@ UPDATE customers AS c
  WHERE c.customer_id = s.customer_id AND c.import_id IS NULL AND c.deleted_at IS NULL;
 
 -- add_totals --
--- Notes how many rows came into each range of 65,536 ids.
+-- Notes how many rows came into each range of 8,192 ids.
 INSERT INTO customer_totals (id_range, delta) SELECT * FROM unnest(%(ranges)s::bigint[], %(deltas)s::bigint[]);
 
 -- advance_lane --
@@ -143,6 +143,7 @@ UPDATE import_lanes
        rows_pending = rows_pending + %(pending)s,
        warnings = warnings + %(warnings)s,
        last_row_hash = coalesce(%(last_row_hash)s, last_row_hash),
+       committed_at = clock_timestamp(),
        last_line = greatest(last_line, %(last_line)s),
        recent_ids = (%(recent)s::bigint[] || recent_ids)[:200]
  WHERE import_id = %(import_id)s AND lane = %(lane)s AND epoch = %(epoch)s AND done_to = %(from)s

@@ -41,7 +41,7 @@ WITH doubles AS (
      WHERE c.customer_id = d.customer_id AND c.import_id IS NULL AND c.id <> d.kept
     RETURNING c.*
 ), counted AS (
-    INSERT INTO customer_totals (id_range, delta) SELECT id >> 16, -count(*) FROM gone GROUP BY id >> 16
+    INSERT INTO customer_totals (id_range, delta) SELECT id >> 13, -count(*) FROM gone WHERE deleted_at IS NULL GROUP BY id >> 13
 ), noted AS (
     INSERT INTO customer_history (customer_id, fields, old_values)
     SELECT customer_id, <filled>, ARRAY[NULL, [[{c}::text|, ]]] FROM gone AS c
@@ -55,7 +55,7 @@ WITH twins AS (
      WHERE h.import_id IS NULL AND c.import_id IS NOT NULL AND c.customer_id = h.customer_id
     RETURNING c.*
 ), gone AS (
-    INSERT INTO customer_totals (id_range, delta) SELECT id >> 16, -count(*) FROM twins GROUP BY id >> 16
+    INSERT INTO customer_totals (id_range, delta) SELECT id >> 13, -count(*) FROM twins WHERE deleted_at IS NULL GROUP BY id >> 13
 )
 INSERT INTO stage (source_line, source_hash, clears, customer_id, [[{c}|, ]])
 SELECT source_line, source_hash, %(clears)s, customer_id, [[{c}|, ]] FROM twins;
@@ -106,7 +106,8 @@ UPDATE import_lanes
        rows_unchanged = rows_unchanged + %(unchanged)s,
        rows_protected = rows_protected + %(protected)s,
        rows_duplicate = rows_duplicate + %(duplicate)s,
-       recent_ids = (%(recent)s::bigint[] || recent_ids)[:200]
+       recent_ids = (%(recent)s::bigint[] || recent_ids)[:200],
+       committed_at = clock_timestamp()
  WHERE import_id = %(import_id)s AND lane = 0 AND epoch = %(epoch)s
 RETURNING pg_notify('customer_panel', json_build_object('jobId', import_id::text, 'lane', lane)::text);
 

@@ -51,10 +51,13 @@ SELECT %(import_id)s, lane, 0, %(done_to)s, %(tail_hash)s FROM generate_series(0
 
 -- claim_import --
 -- Makes the job ours: who held it before finds no row of its epoch any more.
+-- The clock of a run goes on through lost connections; only another run starts its own.
 UPDATE imports
-   SET epoch = epoch + 1, status = 'RUNNING', error = NULL, claimed_at = clock_timestamp(), updated_at = clock_timestamp()
+   SET epoch = epoch + 1, status = 'RUNNING', error = NULL, updated_at = clock_timestamp(),
+       claimed_at = CASE WHEN %(is_first)s THEN clock_timestamp() ELSE claimed_at END,
+       elapsed_ms = elapsed_ms + CASE WHEN %(is_first)s THEN <ran_ms> ELSE 0 END
  WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED')
-RETURNING epoch;
+RETURNING epoch, pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
 -- claim_lanes --
 -- Raises the epoch of every lane. It waits for a backend that still commits for a runner that died.
@@ -72,16 +75,18 @@ SELECT DISTINCT block, hash FROM import_blocks WHERE import_id = %(import_id)s;
 
 -- set_phase --
 -- What the job is doing. No row back means the claim is lost.
-UPDATE imports SET phase = %(phase)s, updated_at = clock_timestamp(),
-       file_size = coalesce(%(file_size)s, file_size), scanned_to = coalesce(%(scanned_to)s, scanned_to)
- WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING' RETURNING id;
+UPDATE imports SET phase = %(phase)s, updated_at = clock_timestamp(), scanned_to = coalesce(%(scanned_to)s, scanned_to)
+ WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING'
+RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'phase', phase)::text);
 
 -- end_import --
 -- Leaves RUNNING, with what it took. No row back means the claim is lost.
 UPDATE imports
    SET status = %(status)s, error = %(error)s, updated_at = clock_timestamp(),
+       requested = CASE WHEN %(status)s = 'INTERRUPTED' THEN requested END,
+       end_number = CASE WHEN <is_end> THEN nextval('import_ends') END,
        phase = CASE WHEN %(status)s = 'COMPLETED' THEN 'done' ELSE phase END,
-       completed_at = CASE WHEN %(status)s IN ('COMPLETED', 'FAILED', 'CANCELLED') THEN clock_timestamp() END,
+       completed_at = CASE WHEN <is_end> THEN clock_timestamp() END,
        elapsed_ms = elapsed_ms + %(elapsed_ms)s, maintenance_ms = maintenance_ms + %(maintenance_ms)s,
        last_row_hash = (SELECT last_row_hash FROM import_lanes WHERE import_id = %(import_id)s ORDER BY last_line DESC LIMIT 1)
  WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING'
@@ -90,9 +95,31 @@ RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'stat
 -- abandon_import --
 -- A job whose runner is gone: interrupted, or given up for good.
 UPDATE imports
-   SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(),
-       completed_at = CASE WHEN %(status)s IN ('CANCELLED', 'FAILED') THEN clock_timestamp() END
- WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') AND status <> %(status)s;
+   SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(), requested = CASE WHEN <is_end> THEN NULL ELSE requested END,
+       elapsed_ms = elapsed_ms + <ran_ms>,
+       end_number = CASE WHEN <is_end> THEN nextval('import_ends') END,
+       completed_at = CASE WHEN <is_end> THEN clock_timestamp() END
+ WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') AND status <> %(status)s
+RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
+
+-- ran_ms --
+-- Fragment: how long a runner that was killed had run, until its last commit; it could tell nobody.
+CASE WHEN status = 'RUNNING' AND epoch > 0 THEN greatest(0, coalesce((
+    SELECT extract(epoch FROM max(committed_at) - claimed_at) * 1000 FROM import_lanes WHERE import_id = id), 0))::bigint ELSE 0 END
+
+-- is_end --
+-- Fragment: the job is over for good.
+%(status)s IN ('COMPLETED', 'FAILED', 'CANCELLED')
+
+-- ask_import --
+-- Asks the runner of an import to pause or to give up at the next batch border. No row back: it does not run.
+UPDATE imports SET requested = %(requested)s
+ WHERE id = %(import_id)s AND status = 'RUNNING'
+RETURNING pg_notify('customer_panel_requests', id::text);
+
+-- requested --
+-- What was asked of an import and is not done yet.
+SELECT requested FROM imports WHERE id = %(import_id)s;
 
 -- drop_parked --
 -- What waited for the end of a file that will not be reached.
