@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from api import api, files, serve, shared_dsn
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from customer_panel.settings import SETTINGS
@@ -28,7 +29,10 @@ for _setting in SETTINGS:
     os.environ.pop(_setting.name, None)
 
 # What tests import from here, and the fixtures of other files.
-__all__ = ["Run", "command", "environment", "large", "make_home", "named", "runner", "small"]
+__all__ = [
+    *("Run", "command", "environment", "make_home", "named"),
+    *("api", "files", "large", "runner", "serve", "shared_dsn", "small"),
+]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -1,0 +1,449 @@
+"""A real server process: started, asked over HTTP, read to the byte, killed.
+
+`Api` is `customer-panel serve` in a process of its own. `ok` and `failed` take an answer out of its
+envelope, and hold the envelope against the contract on the way. `Stream` reads a progress stream
+from the socket, so that a test sees the bytes a browser would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import httpx
+import psycopg
+import pytest
+
+from customer_panel import _native
+from servers import Databases, command, environment
+
+READY_S = 20.0  # the machine may run two workers and their servers
+ANSWER_S = 10.0
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+CODES = {
+    400: "VALIDATION_ERROR",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    408: "REQUEST_TIMEOUT",
+    409: "CONFLICT",
+    412: "PRECONDITION_FAILED",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    429: "RATE_LIMITED",
+    500: "INTERNAL_ERROR",
+    503: "UNAVAILABLE",
+}
+
+# -- envelopes ------------------------------------------------------------------------------------
+
+
+def ok(response: httpx.Response, status: int = 200) -> Any:
+    """The payload of a success envelope that is as the contract has it."""
+    assert response.status_code == status, response.text
+    told = response.json()
+    assert set(told) == {"success", "statusCode", "message", "data", "meta"}, told
+    assert told["success"] is True
+    assert told["statusCode"] == status
+    assert isinstance(told["message"], str)
+    assert told["message"]
+    _meta(response, told)
+    return told["data"]
+
+
+def failed(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of an error envelope that is as the contract has it."""
+    assert response.status_code == status, response.text
+    told = response.json()
+    assert set(told) == {"success", "statusCode", "error", "meta"}, told
+    assert told["success"] is False
+    assert told["statusCode"] == status
+    error: dict[str, Any] = told["error"]
+    assert set(error) == {"code", "message", "details"}, error
+    assert error["code"] == CODES[status]
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    if error["details"] is not None:
+        assert error["details"], "null, not an empty list"
+        for detail in error["details"]:
+            assert set(detail) == {"field", "message"}
+            assert isinstance(detail["field"], str)
+            assert isinstance(detail["message"], str)
+    _meta(response, told)
+    return error
+
+
+def _meta(response: httpx.Response, told: dict[str, Any]) -> None:
+    assert response.headers["content-type"].partition(";")[0] == "application/json"
+    assert set(told["meta"]) == {"timestamp", "traceId", "version"}
+    assert TIME.fullmatch(told["meta"]["timestamp"])
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", told["meta"]["traceId"])
+    assert told["meta"]["version"] == "1"
+
+
+# -- the stream -----------------------------------------------------------------------------------
+
+
+class Message(NamedTuple):
+    """One message of a stream: its lines as they came, and what they say."""
+
+    lines: list[str]
+    id: str | None
+    payload: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.payload["type"])
+
+
+class Stream:
+    """An open progress stream, read from the socket itself."""
+
+    def __init__(self, port: int, path: str, headers: dict[str, str] | None = None) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S)
+        self._buffer = b""
+        asked = {"Host": f"127.0.0.1:{port}", "Accept": "text/event-stream", **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in asked.items())
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+        head = self._upto(b"\r\n\r\n", ANSWER_S).decode("latin-1").split("\r\n")
+        self.status = int(head[0].split()[1])
+        self.headers = httpx.Headers([line.split(": ", 1) for line in head[1:] if line])
+        self.raw = b""  # the body so far, chunks undone
+        self._taken = 0  # of `raw`
+        self.is_ended = False
+
+    def message(self, timeout: float = ANSWER_S) -> Message:
+        """The next message; comments are passed over. Fails when none comes in time."""
+        deadline = time.monotonic() + timeout
+        while True:
+            block, end, _ = self.raw[self._taken :].partition(b"\n\n")
+            if not end:
+                if not self._more(deadline - time.monotonic()):
+                    raise EOFError("the stream has ended")
+                continue
+            self._taken += len(block) + 2
+            lines = block.decode().split("\n")
+            fields = [line.partition(": ")[::2] for line in lines if not line.startswith(":")]
+            if fields:
+                found = dict(fields)
+                return Message(lines, found.get("id"), json.loads(found["data"]))
+
+    def until(self, *kinds: str, timeout: float = 60.0) -> list[Message]:
+        """All messages up to the first of one of the kinds, which is the last of them."""
+        deadline = time.monotonic() + timeout
+        seen: list[Message] = []
+        while not seen or seen[-1].kind not in kinds:
+            seen.append(self.message(deadline - time.monotonic()))
+        return seen
+
+    def rest(self, timeout: float = ANSWER_S) -> list[Message]:
+        """What comes until the server ends the stream."""
+        seen: list[Message] = []
+        deadline = time.monotonic() + timeout
+        with contextlib.suppress(EOFError):
+            while True:
+                seen.append(self.message(deadline - time.monotonic()))
+        return seen
+
+    def quiet(self, seconds: float) -> list[Message]:
+        """What comes in so many seconds."""
+        seen: list[Message] = []
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(TimeoutError, EOFError):
+            while True:
+                seen.append(self.message(deadline - time.monotonic()))
+        return seen
+
+    def body(self) -> bytes:
+        """All of an answer that is not a stream."""
+        length = int(self.headers["content-length"])
+        while len(self._buffer) < length:
+            self._receive(ANSWER_S)
+        return self._buffer[:length]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _more(self, timeout: float) -> bool:
+        """Another chunk into `raw`; False at the end."""
+        if self.is_ended:
+            return False
+        try:
+            size = int(self._upto(b"\r\n", timeout), 16)
+            while len(self._buffer) < size + 2:
+                self._receive(timeout)
+        except (EOFError, ConnectionResetError):
+            self.is_ended = True
+            return False
+        self.raw += self._buffer[:size]
+        self._buffer = self._buffer[size + 2 :]
+        self.is_ended = size == 0
+        return not self.is_ended
+
+    def _upto(self, mark: bytes, timeout: float) -> bytes:
+        while mark not in self._buffer:
+            self._receive(timeout)
+        found, _, self._buffer = self._buffer.partition(mark)
+        return found
+
+    def _receive(self, timeout: float) -> None:
+        if timeout <= 0:
+            raise TimeoutError("nothing more came in time")
+        self._socket.settimeout(timeout)
+        piece = self._socket.recv(1 << 16)
+        if not piece:
+            raise EOFError("the connection was closed")
+        self._buffer += piece
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+class Api:
+    """`customer-panel serve` in `folder`, on a port that stays the same when it is started again."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.settings = {"PORT": self.port, **settings}
+        self.log: list[str] = []
+        self._told = threading.Condition()
+        self.root = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=ANSWER_S)
+        # As the existing frontends send it, with GETs too.
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}/api/v1",
+            headers={"Content-Type": "application/json"},
+            timeout=ANSWER_S,
+        )
+
+    def start(self) -> Api:
+        """Returns at once; `wait_ready` waits."""
+        self.process = subprocess.Popen(
+            command("serve"),
+            env=environment(**self.settings),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=[self.process], daemon=True)
+        self._reader.start()
+        return self
+
+    def wait_ready(self, path: str = "/health/ready", timeout: float = READY_S) -> Api:
+        """Waits until `path` is answered with 200."""
+
+        def is_ready() -> bool:
+            assert self.process.poll() is None, f"the server has ended:\n{self.output}"
+            try:
+                return self.root.get(path).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        waited_for(is_ready, timeout, lambda: f"not ready: {self.output}")
+        return self
+
+    def line(self, pattern: str, timeout: float = ANSWER_S) -> str:
+        """The first line of the server's output that matches, perhaps in a while."""
+        with self._told:
+            assert self._told.wait_for(lambda: self.lines(pattern), timeout), self.output
+            return self.lines(pattern)[0]
+
+    def lines(self, pattern: str) -> list[str]:
+        return [line for line in self.log if re.search(pattern, line)]
+
+    @property
+    def output(self) -> str:
+        return "".join(self.log)
+
+    def get(self, path: str, headers: dict[str, str] | None = None, **query: Any) -> httpx.Response:
+        return self.http.get(path, params=query or None, headers=headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        return self.http.post(path, json={} if body is None else body, headers=_names(headers))
+
+    def patch(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return self.http.patch(path, json=body, headers=_names(headers))
+
+    def delete(self, path: str, **headers: str) -> httpx.Response:
+        return self.http.delete(path, headers=_names(headers))
+
+    def sync(self, path: Path | None = None, **body: Any) -> dict[str, Any]:
+        """Starts an import; the job as it was answered."""
+        if path is not None:
+            body["filePath"] = str(path)
+        return dict(ok(self.post("/customers/sync", body)))
+
+    def progress(self, **query: Any) -> dict[str, Any]:
+        """The snapshot."""
+        response = self.get("/customers/progress", **query)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def until(
+        self, *statuses: str, timeout: float = 60.0, job: str | None = None
+    ) -> dict[str, Any]:
+        """The snapshot, once it shows one of the statuses (of this job)."""
+        seen: dict[str, Any] = {}
+
+        def is_there() -> bool:
+            seen.clear()
+            seen.update(self.progress())
+            return seen["status"] in statuses and job in (None, seen["jobId"])
+
+        waited_for(is_there, timeout, lambda: f"{statuses} not seen, but {seen}\n{self.output}")
+        return seen
+
+    def stream(self, query: str = "", **headers: str) -> Stream:
+        """A progress stream; refused ones too."""
+        return Stream(self.port, f"/api/v1/customers/progress/stream{query}", _names(headers))
+
+    def raw(self, request: bytes, timeout: float = ANSWER_S) -> bytes:
+        """What comes back for these very bytes, until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
+            connection.sendall(request)
+            pieces = []
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(1 << 16):
+                    pieces.append(piece)
+            return b"".join(pieces)
+
+    def rss_bytes(self) -> int:
+        """What the server process has in memory now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def kill(self) -> None:
+        """As the kernel would: no farewell."""
+        self.process.send_signal(signal.SIGKILL)
+        self._ended()
+
+    def terminate(self, timeout: float = 30.0) -> float:
+        """SIGTERM; how many seconds it took to end."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout)
+        seconds = time.monotonic() - began
+        self._ended()
+        return seconds
+
+    def close(self) -> None:
+        self.root.close()
+        self.http.close()
+        if self.process.poll() is None:
+            try:
+                self.terminate()
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+
+    def _ended(self) -> None:
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        for line in process.stdout:
+            with self._told:
+                self.log.append(line)
+                self._told.notify_all()
+
+
+def _names(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def waited_for(
+    is_so: Callable[[], bool], timeout: float, complaint: Callable[[], str] = lambda: "not in time"
+) -> float:
+    """How many seconds it took until `is_so()`; looks every 10 ms."""
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < timeout, complaint()
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+# -- what a test needs beside it ------------------------------------------------------------------
+
+
+def csv(path: Path, rows: int, **how: Any) -> Path:
+    """A generated file of customers."""
+    _native.generate(str(path), rows, **how)
+    return path
+
+
+@contextlib.contextmanager
+def held(dsn: str) -> Iterator[Callable[[], None]]:
+    """Every import waits before its first row, reads go on. Yields what lets them go."""
+    with psycopg.connect(dsn) as gate:
+        gate.execute("LOCK TABLE customers IN SHARE MODE")
+        yield gate.rollback
+
+
+Serve = Callable[..., Api]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **settings: object) -> Iterator[Api]:
+    """A server that is ready, and ended in the end."""
+    api = Api(folder, **settings).start()
+    try:
+        yield api.wait_ready()
+    finally:
+        api.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers with the settings given; all are ended with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(serving(tmp_path, **settings))
+
+
+@pytest.fixture(scope="module")
+def shared_dsn(databases: Databases, template: str) -> Iterator[str]:
+    """The database of `api`."""
+    with databases.copy(template) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The only folder that `api` may import from."""
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def api(shared_dsn: str, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One server for the tests of a file, with a database of its own."""
+    folder = tmp_path_factory.mktemp("api")
+    with serving(folder, DATABASE_URL=shared_dsn, IMPORT_ROOTS=files) as api:
+        yield api
