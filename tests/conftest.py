@@ -29,10 +29,8 @@ for _setting in SETTINGS:
     os.environ.pop(_setting.name, None)
 
 # What tests import from here, and the fixtures of other files.
-__all__ = [
-    *("Run", "command", "environment", "make_home", "named"),
-    *("api", "files", "large", "runner", "serve", "shared_dsn", "small"),
-]
+__all__ = ["Run", "api", "command", "environment", "files", "large", "make_home", "named"]
+__all__ += ["runner", "serve", "shared_dsn", "small"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
