@@ -59,6 +59,13 @@ class NotAFile(SourceError):
     hint = "Give the path of one CSV file; folders and devices cannot be imported."
 
 
+class OutsideRoots(SourceError):
+    """The file is not beneath a folder that imports may read."""
+
+    code = "outside_roots"
+    hint = "Put it into a folder that IMPORT_ROOTS names; links may not lead out of it."
+
+
 class SourceUnreadable(SourceError):
     """The source cannot be opened for reading."""
 
