@@ -1,0 +1,49 @@
+"""Values as the database holds them: the rules of the import, for what a person types.
+
+`rust/core/src/convert.rs` has the same rules for files; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, date, datetime
+
+# White space, and the marks that look like nothing at the ends of a value: zero-width space,
+# non-joiner and joiner, word joiner, byte order mark, and the old Mongolian separator.
+RUN = "".join(map(chr, range(0x2000, 0x200E)))
+SPACES = f"\t\n\v\f\r \x85\xa0\u1680\u180e{RUN}\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+
+
+def text(value: str) -> str | None:
+    """Trimmed; None for a blank."""
+    return value.strip(SPACES) or None
+
+
+def email(value: str) -> str | None:
+    """Trimmed and in lower case; None for a blank."""
+    return value.strip(SPACES).lower() or None
+
+
+def identity(value: str) -> str | None:
+    """A `customerId` as an import would store it: trimmed, composed, without Excel's armour."""
+    value = value.strip(SPACES)
+    if len(value) > 2 and value.startswith('="') and value.endswith('"'):
+        value = value[2:-1].strip(SPACES)
+    elif value.startswith("'"):
+        value = value[1:].strip(SPACES)
+    return unicodedata.normalize("NFC", value) or None
+
+
+def day(value: str) -> date:
+    """The day of a date or of a timestamp, which counts by its day in UTC.
+
+    Raises ValueError for what is neither.
+    """
+    if len(value) == 10:
+        return date.fromisoformat(value)
+    moment = datetime.fromisoformat(value)
+    try:
+        return moment.astimezone(UTC).date()
+    except OverflowError:
+        # The last hours of the year 9999 and the first of the year 1.
+        return moment.date()
