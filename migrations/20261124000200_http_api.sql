@@ -1,8 +1,7 @@
 -- migrate:up
 
--- What was asked of a running import and is not done yet; the order in which imports ended, for streams that were away.
+-- How often streams are told, and the order in which imports ended, for streams that were away.
 ALTER TABLE imports
-    ADD COLUMN requested         text CHECK (requested IN ('PAUSED', 'CANCELLED')),
     ADD COLUMN progress_every_ms integer,
     ADD COLUMN end_number        bigint;
 CREATE SEQUENCE import_ends OWNED BY imports.end_number;
@@ -12,9 +11,14 @@ UPDATE imports AS i SET end_number = o.number
  WHERE o.id = i.id;
 CREATE UNIQUE INDEX imports_end_number_key ON imports (end_number);
 COMMENT ON COLUMN imports.file_size IS 'Bytes of the file when the job was made: what per cent are of, so that they never go back.';
-COMMENT ON COLUMN imports.requested IS 'What somebody asked of the runner; it is done at the next batch border.';
 COMMENT ON COLUMN imports.progress_every_ms IS 'How often streams are told; NULL: IMPORT_PROGRESS_EVERY_MS.';
 COMMENT ON COLUMN imports.end_number IS 'The order of ends: a stream that was away asks for all behind the last one it saw.';
+
+-- What was asked of a running import and is not done yet. Not a column of imports: its row is locked while keys are built.
+CREATE TABLE import_requests (
+    import_id bigint PRIMARY KEY REFERENCES imports ON DELETE CASCADE,
+    requested text   NOT NULL CHECK (requested IN ('PAUSED', 'CANCELLED'))
+);
 
 ALTER TABLE import_lanes ADD COLUMN committed_at timestamptz;
 COMMENT ON COLUMN import_lanes.committed_at IS 'When the lane last moved: what a killed runner has of elapsed time.';
@@ -41,9 +45,9 @@ CREATE TABLE stream_tickets (
 );
 
 -- migrate:down
-DROP TABLE stream_tickets, idempotency_keys;
+DROP TABLE stream_tickets, idempotency_keys, import_requests;
 ALTER TABLE import_lanes DROP COLUMN committed_at;
-ALTER TABLE imports DROP COLUMN requested, DROP COLUMN progress_every_ms, DROP COLUMN end_number;
+ALTER TABLE imports DROP COLUMN progress_every_ms, DROP COLUMN end_number;
 COMMENT ON COLUMN imports.file_size IS NULL;
 COMMENT ON TABLE customer_totals IS NULL;
 DELETE FROM customer_totals;

@@ -156,11 +156,9 @@ CREATE TABLE public.imports (
     maintenance_ms bigint DEFAULT 0 NOT NULL,
     last_row_hash bigint,
     error text,
-    requested text,
     progress_every_ms integer,
     end_number bigint,
     CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
-    CONSTRAINT imports_requested_check CHECK ((requested = ANY (ARRAY['PAUSED'::text, 'CANCELLED'::text]))),
     CONSTRAINT imports_status_check CHECK ((status = ANY (ARRAY['RUNNING'::text, 'PAUSED'::text, 'INTERRUPTED'::text, 'COMPLETED'::text, 'FAILED'::text, 'CANCELLED'::text])))
 );
 
@@ -171,8 +169,6 @@ COMMENT ON COLUMN public.imports.file_size IS 'Bytes of the file when the job wa
 COMMENT ON COLUMN public.imports.keys_deferred IS 'A first load: the indexes on customer_id and e-mail are built when the rows are in.';
 
 COMMENT ON COLUMN public.imports.scanned_to IS 'Where the file ended when its last row was committed; NULL while it is read.';
-
-COMMENT ON COLUMN public.imports.requested IS 'What somebody asked of the runner; it is done at the next batch border.';
 
 COMMENT ON COLUMN public.imports.progress_every_ms IS 'How often streams are told; NULL: IMPORT_PROGRESS_EVERY_MS.';
 
@@ -248,6 +244,12 @@ CREATE TABLE public.import_rejects (
     CONSTRAINT import_rejects_severity_check CHECK ((severity = ANY (ARRAY['reject'::text, 'warning'::text])))
 );
 
+CREATE TABLE public.import_requests (
+    import_id bigint NOT NULL,
+    requested text NOT NULL,
+    CONSTRAINT import_requests_requested_check CHECK ((requested = ANY (ARRAY['PAUSED'::text, 'CANCELLED'::text])))
+);
+
 ALTER TABLE public.imports ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.imports_id_seq
     START WITH 1
@@ -301,6 +303,9 @@ ALTER TABLE ONLY public.import_parked
 ALTER TABLE ONLY public.import_rejects
     ADD CONSTRAINT import_rejects_pkey PRIMARY KEY (import_id, byte_from);
 
+ALTER TABLE ONLY public.import_requests
+    ADD CONSTRAINT import_requests_pkey PRIMARY KEY (import_id);
+
 ALTER TABLE ONLY public.imports
     ADD CONSTRAINT imports_pkey PRIMARY KEY (id);
 
@@ -343,6 +348,9 @@ ALTER TABLE ONLY public.import_parked
 
 ALTER TABLE ONLY public.import_rejects
     ADD CONSTRAINT import_rejects_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.import_requests
+    ADD CONSTRAINT import_requests_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.imports
     ADD CONSTRAINT imports_source_id_fkey FOREIGN KEY (source_id) REFERENCES public.sources(id);

@@ -26,7 +26,7 @@ import psycopg
 
 from customer_panel._native import Batch
 from customer_panel.errors import CustomerPanelError
-from customer_panel.imports import Counts, Stop, finish
+from customer_panel.imports import Counts, Stop, finish, keys
 from customer_panel.imports.apply import Writer
 from customer_panel.imports.model import Options, Tuning
 from customer_panel.imports.sources import opened
@@ -98,6 +98,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         moments.watch()
     if "portion" in job:
         finish.PORTION = job["portion"]
+    if "gives_way" in job:
+        keys._build_together = lambda *_: False
     if "batches" in job:
         kill_after_batches(job["batches"])
     stop = Stop()

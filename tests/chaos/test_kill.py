@@ -82,7 +82,7 @@ INVALID = "SELECT count(*) FROM pg_index WHERE indrelid = 'customers'::regclass 
 
 
 def test_killed_in_a_concurrent_index_build(runner, databases, small):
-    """Somebody else is connected, so the keys are built concurrently: a kill leaves a half one."""
+    """Somebody else writes, so the keys are built concurrently: a kill leaves a half one."""
     scene = small["first"]
     with databases.copy(scene.before) as dsn:
         with (
@@ -92,7 +92,7 @@ def test_killed_in_a_concurrent_index_build(runner, databases, small):
             # A transaction that holds a snapshot: the build waits for its end.
             reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             reader.execute("SELECT 1")
-            pid = runner.start(scene.path, dsn)
+            pid = runner.start(scene.path, dsn, gives_way=True)
             while observer.execute(INVALID).fetchone() == (0,):
                 pass
             kill(pid)

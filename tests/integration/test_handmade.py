@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import psycopg
 import pytest
 
@@ -22,7 +24,7 @@ def ids_of(path):
     return [line.split(",")[1] for line in lines[1:]]
 
 
-@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "others connected"])
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "others write"])
 def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
     dsn, path, monkeypatch, is_alone
 ):
@@ -40,10 +42,9 @@ def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
         build(connect, claim, settle)
 
     monkeypatch.setattr(finish.keys, "build", made_by_hand_before)
-    other = None if is_alone else psycopg.connect(dsn, autocommit=True)
+    if not is_alone:
+        monkeypatch.setattr(finish.keys, "_build_together", lambda *_: False)
     result = import_customers(path, dsn)
-    if other is not None:
-        other.close()
     with psycopg.connect(dsn) as conn:
         rows = conn.execute(
             "SELECT first_name, city, edited_fields, import_id FROM customers WHERE customer_id = ANY(%s)",
@@ -66,3 +67,41 @@ def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
     assert counted == total - len(twins)
     assert result.rows_protected == len(twins)
     assert result.rows_inserted == total - len(twins)
+
+
+def test_a_build_gives_way_to_a_writer(dsn, path, monkeypatch):
+    """A plain CREATE INDEX makes writers wait, also for those it waits for itself."""
+    build = finish.keys.build
+    written = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            while not conn.execute(
+                "SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock' AND NOT granted"
+                " AND relation = 'customers'::regclass"
+            ).fetchone()[0]:
+                pass
+            conn.execute("INSERT INTO customers (customer_id) VALUES ('made by hand')")
+        written.set()
+
+    def beside_an_open_transaction(connect, claim, settle):
+        with psycopg.connect(dsn) as holder:
+            holder.execute("LOCK TABLE customers IN ROW EXCLUSIVE MODE")
+            writer = threading.Thread(target=write)
+            builder = threading.Thread(target=build, args=(connect, claim, settle))
+            builder.start()
+            writer.start()
+            assert written.wait(20), "the writer waits for the build, which waits for the holder"
+            assert builder.is_alive()
+            holder.commit()
+            builder.join()
+            writer.join()
+
+    monkeypatch.setattr(finish.keys, "build", beside_an_open_transaction)
+    import_customers(path, dsn)
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute(
+            "SELECT (SELECT count(*) FROM pg_index WHERE indrelid = 'customers'::regclass AND indisvalid),"
+            " (SELECT count(*) FROM customers WHERE import_id IS NULL)"
+        ).fetchone()
+    assert found == (3, 1)

@@ -33,9 +33,8 @@ def heeding(sessions: Sessions, conn: Connection, import_id: int, stop: Stop) ->
         with contextlib.suppress(psycopg.Error, CustomerPanelError), sessions.listener() as ears:
             ears.execute(b"LISTEN customer_panel_requests")
             while not is_over.is_set():
-                requested = ledger.one(ears, "requested", import_id=import_id)[0]
-                if requested is not None:
-                    stop.ask(requested)
+                for found in ledger.rows(ears, "requested", import_id=import_id):
+                    stop.ask(found["requested"])
                 for _ in ears.notifies(timeout=LOOK_S, stop_after=1):
                     pass
 

@@ -23,10 +23,10 @@ SELECT name, EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name)) AS is_i
 -- Whether the index on customer_id is the primary key yet.
 SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'customers'::regclass AND contype = 'p');
 
--- other_sessions --
--- Clients of this database that are not this import's.
-SELECT count(*) FROM pg_stat_activity
- WHERE datname = current_database() AND backend_type = 'client backend' AND application_name NOT LIKE %(ours)s;
+-- others_wait --
+-- Whether anybody but this import waits for a lock on the customers.
+SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+                WHERE relation = 'customers'::regclass AND NOT granted AND application_name NOT LIKE %(ours)s);
 
 -- fold_doubles --
 -- Customers that people made twice while there was no key to refuse it: the first one stays and takes from the others what

@@ -81,9 +81,9 @@ RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'phas
 
 -- end_import --
 -- Leaves RUNNING, with what it took. No row back means the claim is lost.
+WITH heard AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND %(status)s <> 'INTERRUPTED')
 UPDATE imports
    SET status = %(status)s, error = %(error)s, updated_at = clock_timestamp(),
-       requested = CASE WHEN %(status)s = 'INTERRUPTED' THEN requested END,
        end_number = CASE WHEN <is_end> THEN nextval('import_ends') END,
        phase = CASE WHEN %(status)s = 'COMPLETED' THEN 'done' ELSE phase END,
        completed_at = CASE WHEN <is_end> THEN clock_timestamp() END,
@@ -94,8 +94,9 @@ RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'stat
 
 -- abandon_import --
 -- A job whose runner is gone: interrupted, or given up for good.
+WITH heard AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND <is_end>)
 UPDATE imports
-   SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(), requested = CASE WHEN <is_end> THEN NULL ELSE requested END,
+   SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(),
        elapsed_ms = elapsed_ms + <ran_ms>,
        end_number = CASE WHEN <is_end> THEN nextval('import_ends') END,
        completed_at = CASE WHEN <is_end> THEN clock_timestamp() END
@@ -113,13 +114,14 @@ CASE WHEN status = 'RUNNING' AND epoch > 0 THEN greatest(0, coalesce((
 
 -- ask_import --
 -- Asks the runner of an import to pause or to give up at the next batch border. No row back: it does not run.
-UPDATE imports SET requested = %(requested)s
- WHERE id = %(import_id)s AND status = 'RUNNING'
-RETURNING pg_notify('customer_panel_requests', id::text);
+INSERT INTO import_requests (import_id, requested)
+SELECT id, %(requested)s FROM imports WHERE id = %(import_id)s AND status = 'RUNNING'
+ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
+RETURNING pg_notify('customer_panel_requests', import_id::text);
 
 -- requested --
 -- What was asked of an import and is not done yet.
-SELECT requested FROM imports WHERE id = %(import_id)s;
+SELECT requested FROM import_requests WHERE import_id = %(import_id)s;
 
 -- drop_parked --
 -- What waited for the end of a file that will not be reached.
