@@ -391,6 +391,22 @@ def waited_for(
     return time.monotonic() - began
 
 
+def in_parallel(number: int, work: Callable[[int], Any]) -> list[Any]:
+    """What so many calls of `work` gave, all let go at once."""
+    barrier, results = threading.Barrier(number), []
+
+    def call(index: int) -> None:
+        barrier.wait()
+        results.append(work(index))
+
+    threads = [threading.Thread(target=call, args=[index]) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
 # -- what a test needs beside it ------------------------------------------------------------------
 
 

@@ -1,0 +1,352 @@
+"""POST /customers: what is taken, to the character, and what is not."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+
+from api import failed, in_parallel, ok
+from people import FIELDS, NULLABLE, created, someone
+
+BIG = "𝒳"  # one character: two UTF-16 units, four bytes
+E_MAIL = "@" + "b" * 63 + "." + "b" * 63 + "." + "b" * 57 + ".com"  # 190 characters
+LIMITS = {
+    "firstName": 100,
+    "lastName": 100,
+    "city": 100,
+    "country": 100,
+    "company": 200,
+    "phone1": 50,
+    "phone2": 50,
+    "aboutCustomer": 2000,
+}
+
+
+def test_a_customer_has_all_fields_and_null_for_what_is_absent(api):
+    """
+    > An absent optional value is `null`, never missing.
+    >
+    > `id` (integer), `customerId`, `firstName`, `lastName`, `company`, `city`, `country`, `phone1`,
+    > `phone2`, `email`,
+    > `subscriptionDate`, `website`, `aboutCustomer`, `createdAt`, `updatedAt`. All but the ids and
+    > times are nullable.
+    """
+    made = created(api)
+    assert set(made) >= FIELDS
+    assert type(made["id"]) is int
+    assert isinstance(made["customerId"], str)
+    assert {name for name in made if made[name] is None} == NULLABLE - {"firstName", "email"}
+    cleared = ok(api.patch(f"/customers/{made['id']}", dict.fromkeys(NULLABLE)))
+    assert {name for name in cleared if cleared[name] is None} == NULLABLE
+    assert set(cleared) == set(made)
+
+
+def test_created_is_201_and_found_afterwards(api):
+    """
+    > `POST /customers`
+    > 201
+    >
+    > `firstName` (1..100) and `email` (valid, <= 254) required;
+    """
+    full = someone(
+        customerId="contract-1",
+        lastName="Lovelace",
+        company="Engines",
+        city="London",
+        country="UK",
+        phone1="+44 1",
+        phone2="+44 2",
+        subscriptionDate="2021-01-16",
+        website="https://example.com/ada",
+        aboutCustomer="First.",
+    )
+    made = ok(api.post("/customers", full), 201)
+    assert {**made, **full, "subscriptionDate": made["subscriptionDate"]} == made
+    assert ok(api.get(f"/customers/{made['id']}")) == made
+    assert ok(api.get("/customers", limit="1"))["data"] == [made]
+    for missing in ("firstName", "email"):
+        body = someone()
+        del body[missing]
+        error = failed(api.post("/customers", body), 400)
+        assert [one["field"] for one in error["details"]] == [missing]
+        error = failed(api.post("/customers", someone(**{missing: None})), 400)
+        assert [one["field"] for one in error["details"]] == [missing]
+
+
+@pytest.mark.parametrize("field", LIMITS)
+def test_each_limit_from_both_sides(api, field):
+    """
+    > lastName, city, country <= 100; company <= 200; phones <= 50;
+    > website a URL <= 500; aboutCustomer <= 2000;
+    """
+    limit = LIMITS[field]
+    for character in ("x", "é", BIG):
+        value = character * limit
+        assert created(api, **{field: value})[field] == value
+        error = failed(api.post("/customers", someone(**{field: value + character})), 400)
+        assert [one["field"] for one in error["details"]] == [field]
+        made = created(api)
+        failed(api.patch(f"/customers/{made['id']}", {field: value + character}), 400)
+        assert ok(api.patch(f"/customers/{made['id']}", {field: value}))[field] == value
+    for wrong in (5, True, ["x"], {"x": "y"}):
+        failed(api.post("/customers", someone(**{field: wrong})), 400)
+
+
+def test_first_name_has_at_least_one_character(api):
+    assert created(api, firstName="x")["firstName"] == "x"
+    failed(api.post("/customers", someone(firstName="")), 400)
+    failed(api.patch(f"/customers/{created(api)['id']}", {"firstName": ""}), 400)
+
+
+def test_the_longest_e_mail(api):
+    longest = "a" * 64 + E_MAIL
+    assert len(longest) == 254
+    assert created(api, email=longest)["email"] == longest
+    too_long = longest.replace(".com", "b.com")
+    error = failed(api.post("/customers", someone(email=too_long)), 400)
+    assert [one["field"] for one in error["details"]] == ["email"]
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        *("", "x", "@", "x@", "@x.com", "x@y", "x y@example.com", "x@exa mple.com"),
+        *("x@@example.com", "x@example.com, y@example.com", "x@example..com"),
+        *("x\n@example.com", "<x@example.com>"),
+    ],
+)
+def test_what_is_no_e_mail_address(api, email):
+    error = failed(api.post("/customers", someone(email=email)), 400)
+    assert [one["field"] for one in error["details"]] == ["email"]
+    failed(api.patch(f"/customers/{created(api)['id']}", {"email": email}), 400)
+
+
+@pytest.mark.parametrize(
+    "email", ["x@example.com", "x.y+z@sub.example.co.uk", "o'hara@example.com", "x@münchen.example"]
+)
+def test_what_is_one(api, email):
+    assert created(api, email=email)["email"] == email
+
+
+def test_the_longest_url(api):
+    longest = "https://example.com/" + "x" * 480
+    assert created(api, website=longest)["website"] == longest
+    error = failed(api.post("/customers", someone(website=longest + "x")), 400)
+    assert [one["field"] for one in error["details"]] == ["website"]
+
+
+@pytest.mark.parametrize("website", ["", "not a url", "x", "http://", "https://", "://example.com"])
+def test_what_is_no_url(api, website):
+    error = failed(api.post("/customers", someone(website=website)), 400)
+    assert [one["field"] for one in error["details"]] == ["website"]
+
+
+@pytest.mark.parametrize(
+    "website",
+    [
+        "http://example.com",
+        "https://example.com/a?b=c#d",
+        "https://example.com:8443/",
+        "HTTP://EXAMPLE.COM/",
+    ],
+)
+def test_what_is_one_url(api, website):
+    assert created(api, website=website)["website"] == website
+
+
+def test_unknown_fields_and_nul_are_refused(api):
+    """
+    > unknown field, NUL, a date that is not in the calendar: 400;
+    """
+    for name in (
+        "nickname",
+        "FirstName",
+        "first_name",
+        "id",
+        "createdAt",
+        "updatedAt",
+        "",
+        "x" * 500,
+    ):
+        error = failed(api.post("/customers", someone(**{name: "x"})), 400)
+        assert error["details"], name
+        failed(api.patch(f"/customers/{created(api)['id']}", {name: "x"}), 400)
+    for field in (*LIMITS, "email", "website", "customerId", "subscriptionDate"):
+        error = failed(api.post("/customers", someone(**{field: "a\0b"})), 400)
+        assert [one["field"] for one in error["details"]] == [field]
+
+
+@pytest.mark.parametrize("escape", ["\\ud800", "\\udc00x", "\\ud800\\ud800"])
+def test_half_a_character_is_refused(api, escape):
+    """A lone surrogate is no character; PostgreSQL would not take it."""
+    body = json.dumps(someone(city="CITY")).replace("CITY", escape)
+    failed(api.http.post("/customers", content=body.encode()), 400)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Łódź",
+        "北京",
+        'O\'Brien "x" \\ / %s',
+        "مرحبا",
+        "👩‍👩‍👧",
+        "e\u0301",
+        "a\tb\r\nc",
+        "<script>",
+        "NULL",
+        "\ufeffx",
+    ],
+)
+def test_any_text_comes_back_as_it_was(api, text):
+    made = created(api, city=text, aboutCustomer=text)
+    assert (made["city"], made["aboutCustomer"]) == (text, text)
+    assert ok(api.get(f"/customers/{made['id']}"))["city"] == text
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        *("2021-01-16", "2024-02-29", "2000-02-29", "1970-01-01", "0001-01-01", "9999-12-31"),
+        "2021-01-16T00:00:00.000Z",
+    ],
+)
+def test_a_date_travels_as_midnight_utc(api, date):
+    """
+    > `subscriptionDate` travels as a full timestamp at midnight UTC (`"2021-01-16T00:00:00.000Z"`);
+    > a plain date is accepted on input.
+    """
+    made = created(api, subscriptionDate=date)
+    assert made["subscriptionDate"] == f"{date[:10]}T00:00:00.000Z"
+    # What was read can be written.
+    again = ok(
+        api.patch(f"/customers/{made['id']}", {"subscriptionDate": made["subscriptionDate"]})
+    )
+    assert again["subscriptionDate"] == made["subscriptionDate"]
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        *("2023-02-29", "1900-02-29", "2021-04-31", "2021-13-01", "2021-00-10", "2021-01-00"),
+        *("0000-01-01", "", "yesterday", "16.01.2021", "2021/01/16", "2021-01", "10000-01-01"),
+        *("-2021-01-16", "2021-02-30T00:00:00.000Z", "2021-01-16T25:00:00.000Z"),
+        *("٢٠٢١-٠١-١٦", 20210116, True),
+    ],
+)
+def test_a_date_that_is_not_in_the_calendar_is_refused(api, date):
+    error = failed(api.post("/customers", someone(subscriptionDate=date)), 400)
+    assert [one["field"] for one in error["details"]] == ["subscriptionDate"]
+    failed(api.patch(f"/customers/{created(api)['id']}", {"subscriptionDate": date}), 400)
+
+
+def test_an_e_mail_or_identity_of_another_live_customer_is_a_conflict(api):
+    """
+    > an e-mail (in any letter case) or a `customerId` that another live customer has: 409.
+    """
+    made = created(api, email="Straße.Ünique@Example.com", customerId="Taken-1")
+    for email in (
+        made["email"],
+        "STRASSE.ÜNIQUE@EXAMPLE.COM".replace("SS", "ß"),
+        "straße.ünique@EXAMPLE.COM",
+    ):
+        failed(api.post("/customers", someone(email=email)), 409)
+        failed(api.patch(f"/customers/{created(api)['id']}", {"email": email}), 409)
+    failed(api.post("/customers", someone(customerId="Taken-1")), 409)
+    # Its own address, in other letters, is no conflict; another identity only looks like it.
+    ok(api.patch(f"/customers/{made['id']}", {"email": "STRAßE.ünique@example.com"}))
+    created(api, customerId="taken-1")
+    # Who is deleted holds nothing.
+    ok(api.delete(f"/customers/{made['id']}"))
+    again = created(api, email="straße.ünique@example.com", customerId="Taken-1")
+    assert ok(api.get(f"/customers/{again['id']}"))["customerId"] == "Taken-1"
+
+
+def test_an_identity_is_generated_unless_given(api):
+    """
+    > A `customerId` is generated unless given
+    """
+    seen = {created(api)["customerId"] for _ in range(20)}
+    seen.add(created(api, customerId=None)["customerId"])
+    assert len(seen) == 21
+    assert all(0 < len(one) <= 255 for one in seen)
+    for identity in ("x" * 255, "ä b/c?d", BIG * 255):
+        assert created(api, customerId=identity)["customerId"] == identity
+    failed(api.post("/customers", someone(customerId="x" * 256)), 400)
+    failed(api.post("/customers", someone(customerId="")), 400)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_of_many_at_once_with_one_e_mail_one_is_created(api, shared_dsn, number):
+    email = f"race{number}@example.com"
+    letters = [email, email.upper(), email.capitalize()]
+    answers = in_parallel(
+        12, lambda index: api.post("/customers", someone(email=letters[index % 3]))
+    )
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
+    with psycopg.connect(shared_dsn) as conn:
+        found = conn.execute(
+            "SELECT count(*) FROM customers WHERE lower(email) = %s AND deleted_at IS NULL", [email]
+        )
+        assert found.fetchone() == (1,)
+
+
+def test_of_many_changes_to_one_e_mail_one_succeeds(api):
+    made = [created(api) for _ in range(8)]
+    changes = {"email": "wanted@example.com"}
+    answers = in_parallel(8, lambda index: api.patch(f"/customers/{made[index]['id']}", changes))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
+
+
+def test_of_many_at_once_with_one_identity_one_is_created(api):
+    answers = in_parallel(8, lambda _: api.post("/customers", someone(customerId="race-1")))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
+
+
+# -- Idempotency-Key ------------------------------------------------------------------------------
+
+
+def test_the_same_key_gives_the_first_result_again(api, shared_dsn):
+    body = someone(city="Once")
+    first = ok(api.post("/customers", body, idempotency_key="key-1"), 201)
+    assert ok(api.post("/customers", body, idempotency_key="key-1"), 201)["id"] == first["id"]
+    failed(api.post("/customers", body | {"city": "Twice"}, idempotency_key="key-1"), 409)
+    # Another key: the e-mail is taken.
+    failed(api.post("/customers", body, idempotency_key="key-2"), 409)
+    # What failed was not done, so it may be tried again with the same key.
+    ok(api.delete(f"/customers/{first['id']}"))
+    ok(api.post("/customers", body, idempotency_key="key-2"), 201)
+    with psycopg.connect(shared_dsn) as conn:
+        kept = conn.execute("SELECT idempotency_keys::text FROM idempotency_keys").fetchall()
+    assert kept
+    assert "example.com" not in str(kept)
+    assert "key-1" not in str(kept)
+
+
+def test_the_same_key_at_once_creates_once(api):
+    body = someone()
+    answers = in_parallel(8, lambda _: api.post("/customers", body, idempotency_key="key-race"))
+    # Whoever comes while the first one is being made may be told to wait.
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    made = {answer.json()["data"]["id"] for answer in answers if answer.status_code == 201}
+    assert len(made) == 1
+    assert ok(api.post("/customers", body, idempotency_key="key-race"), 201)["id"] in made
+
+
+def test_a_key_expires_after_a_day(api, shared_dsn):
+    body = someone()
+    first = ok(api.post("/customers", body, idempotency_key="key-old"), 201)
+    with psycopg.connect(shared_dsn, autocommit=True) as conn:
+        conn.execute("UPDATE idempotency_keys SET created_at = created_at - interval '25 hours'")
+    other = someone()
+    second = ok(api.post("/customers", other, idempotency_key="key-old"), 201)
+    assert second["id"] != first["id"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 5000, "ä", " "])
+def test_an_odd_key_is_refused_or_works(api, key):
+    body = someone()
+    answer = api.http.post("/customers", json=body, headers={"idempotency-key": key.encode()})
+    assert answer.status_code in (201, 400)
