@@ -122,14 +122,7 @@ def restored_plan(job: Row, options: Options) -> Plan:
             f"the source {options.source!r} (it has {job['source']!r})",
         ),
     ]
-    plan = Plan.restore(
-        job["delimiter"],
-        job["headers"],
-        [tuple(pair) for pair in job["mapping"]],
-        date_order=job["options"]["date_order"],
-        data_start=job["data_start"],
-        header_lines=job["header_lines"],
-    )
+    plan = plan_of(job)
     if options.mapping:
         wanted = Plan.from_header(
             _header(job), delimiter=job["delimiter"], overrides=list(options.mapping)
@@ -144,6 +137,18 @@ def restored_plan(job: Row, options: Options) -> Plan:
                 hint="Leave the option away to go on with it, or give it up with --restart.",
             )
     return plan
+
+
+def plan_of(job: Row) -> Plan:
+    """The plan that is kept with a job, whatever rules it was made by."""
+    return Plan.restore(
+        job["delimiter"],
+        job["headers"],
+        [tuple(pair) for pair in job["mapping"]],
+        date_order=job["options"]["date_order"],
+        data_start=job["data_start"],
+        header_lines=job["header_lines"],
+    )
 
 
 def _header(job: Row) -> bytes:

@@ -69,6 +69,7 @@ class Run:
         *,
         restarts: bool,
         leaves_others: bool,
+        resumes: int | None,
     ) -> None:
         self.source = source
         self.options = options
@@ -77,6 +78,7 @@ class Run:
         self.hooks = hooks
         self.restarts = restarts
         self.leaves_others = leaves_others
+        self.only = resumes  # the one job to go on with; the one that this run has begun
         self.notes: list[str] = []
         self.sessions = Sessions(dsn)
         self.tally = Tally(source.size_now(), hooks.told)
@@ -97,9 +99,12 @@ class Run:
             if not ledger.try_lock(conn):
                 raise AlreadyRunning
             job = self._take_up(conn) or self._begin(conn)
+            if job["status"] == "COMPLETED":
+                # The last commit came through; what was lost is its answer.
+                return self._result(conn, job["id"])
             claim = ledger.claim(conn, job["id"], self.plan, is_first=not self.has_begun)
             if not self.has_begun:
-                self.has_begun = True
+                self.has_begun, self.only = True, claim.import_id
                 self.hooks.begun(claim.import_id)
             maintenance_s = 0.0
             try:
@@ -109,7 +114,7 @@ class Run:
                 self._broken_off(conn, claim, wrong)
                 raise
             self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
-            return self._result(conn, claim)
+            return self._result(conn, claim.import_id)
 
     def _broken_off(self, conn: Connection, claim: Claim, wrong: BaseException) -> None:
         """Writes down how the job was left; a lost connection or claim leaves that to the next."""
@@ -155,9 +160,9 @@ class Run:
                 is_over.set()
 
     def _take_up(self, conn: Connection) -> Row | None:
-        """The interrupted import of this file, if there is one.
+        """The interrupted import of this file, if there is one; or ours, completed.
 
-        We hold the lock, so nobody runs any.
+        We hold the lock, so nobody runs any. Raises ClaimLost when the one to go on with is over.
         """
         for job in ledger.rows(conn, "open_imports"):
             if job["file_path"] is None:
@@ -167,23 +172,30 @@ class Run:
                 self._note(
                     f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
                 )
-            elif self._is_of_this_file(job):
+            elif self._is_ours(job):
                 self.plan = ledger.restored_plan(job, self.options)
                 if not self.has_begun:
                     self.is_resumed = True
                     self._note(f"going on with import {job['id']}, which was interrupted")
                 return job
-            elif self.has_begun:
-                continue
             else:
                 if job["status"] == "RUNNING":
                     ledger.abandon(conn, job["id"], "INTERRUPTED")
-                if self.leaves_others:
+                if self.leaves_others or self.only is not None:
                     continue
                 raise Interrupted(
                     f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
                 )
-        return None
+        if self.only is None:
+            return None
+        # It has come to its end: it is not begun anew.
+        for job in ledger.rows(conn, "get_import", import_id=self.only):
+            if job["status"] == "COMPLETED" and self.has_begun:
+                return job
+        raise ClaimLost
+
+    def _is_ours(self, job: Row) -> bool:
+        return job["id"] == self.only if self.only is not None else self._is_of_this_file(job)
 
     def _is_of_this_file(self, job: Row) -> bool:
         if self.source.path is None:
@@ -282,15 +294,15 @@ class Run:
 
     # -- the result --------------------------------------------------------------------------------
 
-    def _result(self, conn: Connection, claim: Claim) -> ImportResult:
-        job = ledger.rows(conn, "get_import", import_id=claim.import_id)[0]
+    def _result(self, conn: Connection, import_id: int) -> ImportResult:
+        job = ledger.rows(conn, "get_import", import_id=import_id)[0]
         self.tally.enter("done")
         return result_of(
-            total(ledger.lanes_of(conn, claim.import_id)),
+            total(ledger.lanes_of(conn, import_id)),
             self.plan,
             elapsed_sec=job["elapsed_ms"] / 1000,
             maintenance_sec=job["maintenance_ms"] / 1000,
-            job_id=claim.import_id,
+            job_id=import_id,
             status=job["status"],
             source=job["source"],
             is_resumed=self.is_resumed,

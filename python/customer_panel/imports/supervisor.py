@@ -45,6 +45,7 @@ def run_import(
     created: Callable[[psycopg.Connection[Any], int], None] = lambda _, __: None,
     patience_s: float | None = LOST_PATIENCE_S,
     leaves_others: bool = False,
+    resumes: int | None = None,
 ) -> ImportResult:
     """Imports `source`: goes on with an interrupted import of the same file, else begins one.
 
@@ -52,7 +53,8 @@ def run_import(
     before it is asked again, which ends after `patience_s` (None: never). `begun` hears the job's
     number once it is ours, `created` writes into the transaction that makes a new one.
     `leaves_others` begins a job beside an interrupted one of another file, which else raises
-    Interrupted. Raises CustomerPanelError; after Stopped, DatabaseLost and any other
+    Interrupted. `resumes` goes on with that import and no other; ClaimLost when it is over.
+    Raises CustomerPanelError; after Stopped, DatabaseLost and any other
     failure but SourceChanged the job can be resumed.
     """
     run = Run(
@@ -64,6 +66,7 @@ def run_import(
         Hooks(told, noted, begun, created),
         restarts=restarts,
         leaves_others=leaves_others,
+        resumes=resumes,
     )
     wait = FIRST_WAIT_S
     lost_since: float | None = None
