@@ -424,6 +424,19 @@ def held(dsn: str) -> Iterator[Callable[[], None]]:
         yield gate.rollback
 
 
+@contextlib.contextmanager
+def held_midway(dsn: str, start: Callable[[], Any]) -> Iterator[Callable[[], None]]:
+    """As `held`, but some batches of the import that `start` starts are in."""
+    with psycopg.connect(dsn, autocommit=True) as listener, psycopg.connect(dsn) as gate:
+        listener.execute("LISTEN customer_panel")
+        start()
+        for notice in listener.notifies(timeout=30):
+            if "lane" in json.loads(notice.payload):
+                break
+        gate.execute("LOCK TABLE customers IN SHARE MODE")
+        yield gate.rollback
+
+
 Serve = Callable[..., Api]
 
 

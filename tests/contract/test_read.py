@@ -34,6 +34,8 @@ def crowd(api):
 
 def test_a_page_is_newest_first_with_its_place(api, crowd):
     """
+    > | call | status | notes |
+    >
     > `GET /customers?page=1&limit=50`
     > 200
     > `data: {data: [Customer], pagination: {currentPage, totalPages, totalItems, itemsPerPage,

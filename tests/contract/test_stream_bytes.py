@@ -1,0 +1,360 @@
+"""GET /customers/progress/stream, down to the bytes that a browser reads."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import time
+
+import pytest
+from test_snapshot import SNAPSHOT, is_whole
+
+from api import TIME, csv, held, held_midway, in_parallel, ok
+from conftest import command, environment
+
+ROWS = 60_000
+PROGRESS = {
+    *("jobId", "rowsProcessed", "rowsInserted", "bytesRead", "rate", "elapsedSec", "lastRowHash")
+}
+BEAT_MS = 300
+
+
+@pytest.fixture
+def own(serve, dsn, files):
+    """A server with a database of its own, small batches and a quick heart."""
+    return serve(
+        DATABASE_URL=dsn,
+        IMPORT_ROOTS=files,
+        IMPORT_BATCH_SIZE=1000,
+        IMPORT_PROGRESS_EVERY_MS=200,
+        SSE_HEARTBEAT_MS=BEAT_MS,
+    )
+
+
+@pytest.fixture(scope="module")
+def path(files):
+    return csv(files / "streamed.csv", ROWS)
+
+
+def test_the_form_of_the_bytes(own, path):
+    """
+    > `GET /customers/progress/stream` -> `text/event-stream`. Clients read it with
+    > `EventSource.onmessage`, so messages carry **no `event:` line**;
+    > the kind is the `type` field of the JSON data:
+    >
+    > Each message has an `id:`, so that a reconnecting client misses nothing.
+    """
+    with own.stream() as stream:
+        assert stream.status == 200
+        assert stream.headers["content-type"].partition(";")[0] == "text/event-stream"
+        assert (
+            "no-cache" in stream.headers["cache-control"]
+            or "no-store" in stream.headers["cache-control"]
+        )
+        assert "content-length" not in stream.headers
+        own.sync(path)
+        seen = stream.until("done")
+        seen += stream.quiet(2 * BEAT_MS / 1000)
+    assert b"event:" not in stream.raw
+    assert b"\r" not in stream.raw
+    # Blocks of the three forms that EventSource takes: `id:`, `data:`, a comment.
+    for block in stream.raw.decode().split("\n\n")[:-1]:
+        for line in block.split("\n"):
+            assert re.match(r"id: |data: |retry: \d+$|:", line), line
+    for message in seen:
+        assert sum(line.startswith("data: ") for line in message.lines) == 1
+        assert message.id
+        assert "\0" not in message.id
+        assert isinstance(message.payload["type"], str)
+    assert {one.kind for one in seen} == {"snapshot", "progress", "done", "heartbeat"}
+    ids = [one.id for one in seen]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_snapshot_comes_first_and_at_once(own, path, dsn):
+    """
+    > - `snapshot` at once on connect: all fields of the progress snapshot (a page that reloads
+    > restores itself from it);
+    """
+
+    def first():
+        began = time.monotonic()
+        with own.stream() as stream:
+            message = stream.message()
+            assert time.monotonic() - began < 1
+        assert message.kind == "snapshot"
+        payload = dict(message.payload)
+        del payload["type"]
+        assert is_whole(payload)
+        return payload
+
+    assert first() == own.progress()
+    assert first()["status"] == "idle"
+    with held_midway(dsn, lambda: own.sync(path)):
+        running, asked = first(), own.progress()
+        assert running["status"] == "RUNNING"
+        assert {**running, "elapsedSec": 0, "etaSec": 0, "rateRowsPerSec": 0} == {
+            **asked,
+            "elapsedSec": 0,
+            "etaSec": 0,
+            "rateRowsPerSec": 0,
+        }
+    own.until("COMPLETED")
+    assert first() == own.progress()
+    with own.stream("?recentLimit=2&totalRows=5") as stream:
+        assert len(stream.message().payload["recentCustomers"]) == 2
+    for query in ("?recentLimit=0", "?recentLimit=201", "?totalRows=x"):
+        with own.stream(query) as stream:
+            assert stream.status == 400
+            assert b"VALIDATION_ERROR" in stream.body()
+
+
+def test_progress_while_it_runs(own, path):
+    """
+    > - `progress` while running: `jobId`, `rowsProcessed`, `rowsInserted`, `bytesRead`, `rate`,
+    > `elapsedSec`, `lastRowHash`, and the snapshot's other figures;
+    """
+    with own.stream() as stream:
+        stream.message()
+        job = own.sync(path, progressUpdateEveryMs=200)
+        seen = stream.until("done")
+    steps = [one.payload for one in seen if one.kind == "progress"]
+    assert len(steps) > 2
+    for step in steps:
+        assert set(step) >= PROGRESS | SNAPSHOT
+        assert step["jobId"] == job["id"]
+        for name in ("rowsProcessed", "rowsInserted", "bytesRead"):
+            assert step[name].isdecimal()
+        assert step["rate"] >= 0
+    for name in ("rowsProcessed", "bytesRead"):
+        values = [int(step[name]) for step in steps]
+        assert values == sorted(values)
+    percents = [step["percent"] for step in steps]
+    assert percents == sorted(percents)
+    assert any(0 < percent < 100 for percent in percents)
+
+
+def test_progress_comes_as_often_as_was_asked_for(own, path):
+    """Every 200 ms is asked for: not every batch is told, and no second goes by in silence."""
+    times = []
+    with own.stream() as stream:
+        stream.message()
+        own.sync(path, progressUpdateEveryMs=1000)
+        while True:
+            message = stream.message(30)
+            if message.kind == "progress" and message.payload["status"] == "RUNNING":
+                times.append((time.monotonic(), message.payload["rowsProcessed"]))
+            if message.kind == "done":
+                break
+    told = [at for (at, rows), (_, before) in zip(times[1:], times, strict=False) if rows != before]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(told)]
+    assert all(gap > 0.5 for gap in gaps), gaps
+
+
+def test_done_once_to_every_open_stream(own, path, dsn):
+    """
+    > - `done` on completion,
+    >
+    > once each, to every open stream,
+    """
+    streams = [own.stream() for _ in range(8)]
+    for stream in streams:
+        stream.message()
+    job = own.sync(path)
+    for stream in streams:
+        seen = stream.until("done", "error")
+        # Long enough for a second one.
+        seen += stream.quiet(0.3)
+        ends = [one for one in seen if one.kind in ("done", "error")]
+        assert [one.kind for one in ends] == ["done"]
+        done = ends[0].payload
+        assert done["jobId"] == job["id"]
+        assert done["rowsProcessed"] == str(ROWS)
+        assert done["status"] == "COMPLETED"
+        assert done["percent"] == 100
+        # Nothing of the job comes behind its end.
+        behind = seen[seen.index(ends[0]) + 1 :]
+        assert {one.kind for one in behind} <= {"heartbeat"}
+        stream.close()
+
+
+def test_error_on_failure(own, dsn, files):
+    """
+    > `error` (with `error`: text) on failure:
+    """
+    path = csv(files / "failing-stream.csv", ROWS, seed=5)
+    started = {}
+    with own.stream() as stream:
+        with held_midway(dsn, lambda: started.update(own.sync(path))) as let_go:
+            ok(own.post(f"/imports/{started['id']}/pause"))
+            let_go()
+            own.until("PAUSED")
+        path.write_bytes(path.read_bytes()[:5000])
+        ok(own.post(f"/imports/{started['id']}/resume"))
+        seen = stream.until("error", "done") + stream.quiet(0.3)
+    ends = [one.payload for one in seen if one.kind in ("done", "error")]
+    assert [one["type"] for one in ends] == ["error"]
+    assert isinstance(ends[0]["error"], str)
+    assert ends[0]["error"]
+    assert (ends[0]["jobId"], ends[0]["status"]) == (started["id"], "FAILED")
+    # A pause is no end.
+    assert any(one.kind == "progress" and one.payload["status"] == "PAUSED" for one in seen)
+
+
+def test_whichever_process_ran_it(serve, dsn, files, tmp_path):
+    """
+    > whichever process ran the import;
+    """
+    path = csv(files / "elsewhere.csv", 3000, seed=3)
+    settings = {"DATABASE_URL": dsn, "IMPORT_ROOTS": files}
+    one, other = serve(**settings), serve(**settings)
+    with one.stream() as here, other.stream() as there:
+        job = one.sync(path)["id"]
+        for stream in (here, there):
+            assert stream.until("done")[-1].payload["jobId"] == job
+        process = subprocess.run(
+            command("import", str(csv(files / "elsewhere-2.csv", 3000, seed=4)), "--json"),
+            env=environment(DATABASE_URL=dsn),
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        for stream in (here, there):
+            seen = stream.until("done") + stream.quiet(0.3)
+            ends = [m.payload["jobId"] for m in seen if m.kind == "done"]
+            assert ends == [str(int(job) + 1)]
+
+
+def test_heartbeats(own):
+    """
+    > - `heartbeat` (with `ts`) every `SSE_HEARTBEAT_MS` (15000).
+    """
+    from customer_panel.settings import Settings
+
+    assert Settings.load({}, "none").heartbeat_ms == 15_000
+    with own.stream() as stream:
+        stream.message()
+        times = []
+        for _ in range(5):
+            beat = stream.message(timeout=1)
+            times.append(time.monotonic())
+            assert beat.kind == "heartbeat"
+            assert beat.id
+            ts = beat.payload["ts"]
+            assert TIME.fullmatch(ts) if isinstance(ts, str) else abs(ts / 1000 - time.time()) < 60
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert sum(gaps) / len(gaps) == pytest.approx(BEAT_MS / 1000, rel=0.3)
+
+
+# -- what was missed ------------------------------------------------------------------------------
+
+
+def finished(api, files, seed: int) -> str:
+    job = str(api.sync(csv(files / f"missed-{seed}.csv", 50, seed=seed))["id"])
+    api.until("COMPLETED", job=job)
+    return job
+
+
+def test_a_client_that_comes_back_hears_of_every_end_it_missed(own, files):
+    with own.stream() as stream:
+        first = stream.message().id
+        job = finished(own, files, 1)
+        done = stream.until("done")[-1]
+        assert done.payload["jobId"] == job
+    missed = [finished(own, files, seed) for seed in (2, 3)]
+    with own.stream(last_event_id=done.id) as stream:
+        assert stream.message().kind == "snapshot"
+        seen = stream.quiet(0.25)
+        assert [m.payload["jobId"] for m in seen if m.kind == "done"] == missed
+        assert len({m.id for m in seen}) == len(seen)
+    with own.stream(last_event_id=first) as stream:
+        ends = [m.payload["jobId"] for m in stream.quiet(0.5) if m.kind == "done"]
+        assert ends == [job, *missed]
+    # Who saw everything, and who comes for the first time, hears of no old end.
+    with own.stream() as stream:
+        last = stream.message().id
+        assert "done" not in [m.kind for m in stream.quiet(0.25)]
+    with own.stream(last_event_id=last) as stream:
+        assert "done" not in [m.kind for m in stream.quiet(0.5)]
+
+
+def test_it_hears_of_them_after_a_restart_too(own, files):
+    with own.stream() as stream:
+        last = stream.message().id
+    own.kill()
+    own.start().wait_ready()
+    job = finished(own, files, 5)
+    own.kill()
+    own.start().wait_ready()
+    with own.stream(last_event_id=last) as stream:
+        assert [m.payload["jobId"] for m in stream.quiet(0.5) if m.kind == "done"] == [job]
+
+
+@pytest.mark.parametrize(
+    "last", ["", "x", "-1", "0", "99999999999999999999-1", "1-1-1", "1-x", "é", "9" * 5000, "'; --"]
+)
+def test_an_odd_last_event_id_is_no_reason_to_fail(own, last):
+    headers = {"last-event-id": last}
+    with own.stream(**headers) as stream:
+        assert stream.status in (200, 400)
+        if stream.status == 200:
+            assert stream.message().kind == "snapshot"
+
+
+# -- the end of a stream --------------------------------------------------------------------------
+
+
+def test_ends_with_the_server(own, path, dsn):
+    with own.stream() as idle, own.stream() as busy:
+        idle.message()
+        with held(dsn):
+            own.sync(path)
+            busy.until("progress", "snapshot")
+            assert own.terminate() < 5
+        for stream in (idle, busy):
+            stream.rest()
+            assert stream.is_ended
+
+
+def test_head_and_gone_clients_leave_nothing_behind(own):
+    """Streams that were closed by their clients are not counted any more."""
+
+    def opened() -> float:
+        text = own.root.get("/metrics").text
+        found = re.search(r"^\S*streams?\S* ([0-9.e+]+)$", text, re.M)
+        assert found, text
+        return float(found[1])
+
+    assert opened() == 0
+    streams = in_parallel(20, lambda _: own.stream())
+    assert [stream.message().kind for stream in streams] == ["snapshot"] * 20
+    assert opened() == 20
+    for stream in streams:
+        stream.close()
+    deadline = time.monotonic() + 30
+    while opened() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert opened() == 0
+
+
+def test_more_than_the_cap_are_refused(serve, dsn):
+    api = serve(DATABASE_URL=dsn, SSE_MAX_STREAMS=3)
+    streams = [api.stream() for _ in range(3)]
+    for stream in streams:
+        assert stream.message().kind == "snapshot"
+    with api.stream() as refused:
+        assert refused.status == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert b'"UNAVAILABLE"' in refused.body()
+    streams.pop().close()
+    deadline = time.monotonic() + 30
+    while True:
+        with api.stream() as stream:
+            if stream.status == 200:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for stream in streams:
+        stream.close()
