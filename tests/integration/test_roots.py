@@ -139,7 +139,7 @@ def test_a_relative_path_to_outside_is_not_there_whether_it_exists_or_not(way, r
     for path in (f"outside/{name}", f"./outside/{name}", f"root/../outside/{name}"):
         with pytest.raises(SourceNotFound) as refused:
             open_beneath([root], path)
-        assert refused.value.message == f"no such file: {root}/outside/{name}"
+        assert refused.value.message == "there is no such file beneath the import roots"
 
 
 @pytest.mark.parametrize("target", ["{top}/outside", "../outside", "below/../../outside", "/"])
@@ -203,7 +203,7 @@ def test_without_roots_or_with_a_root_that_is_gone_everything_is_outside(way, ro
 
 def test_what_is_not_there_beneath_a_root_may_be_said(way, root):
     for path in ("gone.csv", f"{root}/gone.csv", f"{root}/gone/gone.csv", f"{root}/a.csv/x"):
-        with pytest.raises(SourceNotFound, match=r"no such file: .*/root/"):
+        with pytest.raises(SourceNotFound, match="no such file beneath"):
             open_beneath([root], path)
     for path in (root, f"{root}/below", f"{root}/below/..", "."):
         with pytest.raises(NotAFile, match="is a folder"):
@@ -261,7 +261,7 @@ def test_a_file_without_rights_is_unreadable(way, root):
 def test_odd_names_are_a_clean_error(way, root, path):
     with pytest.raises(SourceNotFound) as refused:
         open_beneath([root], path.format(root=root))
-    assert len(refused.value.message) < 2500
+    assert len(refused.value.message) < 100
 
 
 def test_odd_names_of_files_that_exist_are_opened(way, root):

@@ -167,9 +167,9 @@ def _explained(
     if wrong.errno in (errno.EXDEV, errno.ELOOP):
         return OutsideRoots()
     if wrong.errno in (errno.ENOENT, errno.ENOTDIR):
-        return SourceNotFound(f"no such file: {shown}")
+        return SourceNotFound("there is no such file beneath the import roots")
     if wrong.errno == errno.ENAMETOOLONG:
-        return SourceNotFound(f"no such file: the name is too long: {os.fspath(shown)[:60]}…")
+        return SourceNotFound("there is no such file: the name is too long")
     if wrong.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP):
         # A socket, or a device that nobody drives.
         return NotAFile(f"{shown} is not a regular file")

@@ -6,8 +6,7 @@ claim -> verify -> scan (passes of lanes) -> keys -> parked rows -> maintenance 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psycopg
@@ -43,7 +42,6 @@ from customer_panel.imports.states import Status
 from customer_panel.imports.stop import Stop, StopRequested
 
 Connection = psycopg.Connection[Any]
-GRACE_S = 1.0  # a batch takes less; what takes longer is cancelled
 
 
 class Hooks(NamedTuple):
@@ -108,7 +106,10 @@ class Run:
                 self.hooks.begun(claim.import_id)
             maintenance_s = 0.0
             try:
-                with self._cancelling(), heeding(self.sessions, conn, claim.import_id, self.stop):
+                with (
+                    self.sessions.cancelling(self.stop),
+                    heeding(self.sessions, conn, claim.import_id, self.stop),
+                ):
                     maintenance_s = self._work(conn, claim, job)
             except BaseException as wrong:
                 self._broken_off(conn, claim, wrong)
@@ -138,26 +139,6 @@ class Run:
         is_final = is_stream or isinstance(wrong, SourceChanged)
         with contextlib.suppress(psycopg.Error, ClaimLost):
             self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(wrong))
-
-    @contextlib.contextmanager
-    def _cancelling(self) -> Iterator[None]:
-        """While it is entered, a stop that is asked for waits for no statement longer than a batch
-        takes: the build of an index, a merge or a VACUUM is cancelled, and done again on resume.
-        """
-        is_over = threading.Event()
-
-        def cancel() -> None:
-            while not is_over.wait(GRACE_S):
-                self.sessions.cancel()
-
-        def begin() -> None:
-            threading.Thread(target=cancel, name="cp-cancel", daemon=True).start()
-
-        with self.stop.calling(begin):
-            try:
-                yield
-            finally:
-                is_over.set()
 
     def _take_up(self, conn: Connection) -> Row | None:
         """The interrupted import of this file, if there is one; or ours, completed.

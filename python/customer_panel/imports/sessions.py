@@ -8,12 +8,14 @@ import contextlib
 import logging
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 
 from customer_panel.db.connect import connect
 from customer_panel.errors import DatabaseUnreachable
+from customer_panel.imports.stop import Stop
 
 Connection = psycopg.Connection[Any]
 # Lost connections are this package's to tell; the driver's warnings go where the application sends
@@ -32,6 +34,7 @@ NOTICE = (
     b"SET client_connection_check_interval = 500;"
     b"SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
 )
+GRACE_S = 1.0  # a batch takes less; what takes longer is cancelled
 
 
 class Sessions:
@@ -58,6 +61,26 @@ class Sessions:
 
     def listener(self) -> Connection:
         return self._open("import requests", JOB)
+
+    @contextlib.contextmanager
+    def cancelling(self, stop: Stop) -> Iterator[None]:
+        """While it is entered, a stop that is asked for waits for no statement longer than a batch
+        takes: the build of an index, a merge or a VACUUM is cancelled, and done again on resume.
+        """
+        is_over = threading.Event()
+
+        def cancel() -> None:
+            while not is_over.wait(GRACE_S):
+                self.cancel()
+
+        def begin() -> None:
+            threading.Thread(target=cancel, name="cp-cancel", daemon=True).start()
+
+        with stop.calling(begin):
+            try:
+                yield
+            finally:
+                is_over.set()
 
     def cancel(self) -> None:
         """Cancels the statements that lanes and builders are in; their transactions roll back."""
