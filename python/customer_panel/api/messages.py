@@ -1,0 +1,143 @@
+"""What clients see of an import: the snapshot, and the messages of a stream.
+
+A message is bytes, made once and shared by all streams. It has no `event:` line, for clients read
+`EventSource.onmessage`; what it is stands in its JSON, in `type`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from customer_panel.api.envelope import encode, timestamp
+from customer_panel.api.schemas import Customer, Timestamp
+from customer_panel.imports.model import COUNTERS, Phase
+from customer_panel.imports.snapshot import Standing
+from customer_panel.imports.states import Status
+
+Kind = Literal["snapshot", "progress", "done", "error"]
+# 64-bit numbers travel as text: JavaScript's end at 2 to the 53rd.
+Counter = Annotated[str, Meta(pattern="^[0-9]{1,19}$", examples=["12345"])]
+Seconds = Annotated[float, Meta(ge=0, examples=[12.5])]
+
+
+class Progress(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
+    """How the running import stands, else the one that changed last. Before the first one it is idle."""
+
+    job_id: Annotated[str, Meta(examples=["7"])] | None
+    status: Status | Literal["idle"]
+    phase: Phase | None
+    source: str | None
+    file_path: str | None
+    rows_processed: Counter
+    rows_inserted: Counter
+    rows_updated: Counter
+    rows_unchanged: Counter
+    rows_protected: Counter
+    rows_duplicate: Counter
+    rows_skipped: Counter
+    rows_pending: Counter
+    warnings: Counter
+    bytes_read: Counter
+    bytes_total: Counter | None
+    percent: Annotated[float, Meta(ge=0, le=100, examples=[42.1])]
+    rate_rows_per_sec: Annotated[float, Meta(ge=0, examples=[185_000.0])]
+    elapsed_sec: Seconds
+    eta_sec: Seconds | None
+    started_at: Timestamp | None
+    updated_at: Timestamp | None
+    completed_at: Timestamp | None
+    last_row_hash: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None
+    error: str | None
+    disable_sync: bool
+    recent_customers: list[Customer]
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(Progress.__struct_fields__)
+_NOTHING |= {f"rows_{name}": "0" for name in COUNTERS if name != "warnings"}
+_NOTHING |= {"warnings": "0", "bytes_read": "0", "percent": 0, "rate_rows_per_sec": 0}
+IDLE = Progress(
+    **_NOTHING | {"status": "idle", "elapsed_sec": 0, "disable_sync": False, "recent_customers": []}
+)
+
+
+def progress_of(standing: Standing | None) -> Progress:
+    """The snapshot of an import."""
+    if standing is None:
+        return IDLE
+    counts = {
+        name if name == "warnings" else f"rows_{name}": str(getattr(standing.counts, name))
+        for name in COUNTERS
+    }
+    row_hash = standing.last_row_hash
+    return Progress(
+        job_id=str(standing.job_id),
+        status=standing.status,
+        phase=standing.phase,
+        source=standing.source,
+        file_path=standing.file_path,
+        bytes_read=str(standing.bytes_read),
+        bytes_total=None if standing.bytes_total is None else str(standing.bytes_total),
+        percent=standing.percent,
+        rate_rows_per_sec=standing.rate_rows_per_sec,
+        elapsed_sec=standing.elapsed_sec,
+        eta_sec=standing.eta_sec,
+        started_at=_time(standing.started_at),
+        updated_at=_time(standing.updated_at),
+        completed_at=None if standing.completed_at is None else _time(standing.completed_at),
+        last_row_hash=None if row_hash is None else f"{row_hash & (1 << 64) - 1:016x}",
+        error=standing.error,
+        disable_sync=standing.status == "RUNNING",
+        recent_customers=[Customer(*fields) for fields in standing.recent],
+        **counts,
+    )
+
+
+def _time(moment: datetime) -> str:
+    return timestamp(moment.astimezone(UTC))
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+def body(progress: Progress) -> bytes:
+    """What the messages of one snapshot share, of whatever kind."""
+    return encode(progress)[1:]
+
+
+def message(kind: Kind, place: str, progress: Progress, shared: bytes | None = None) -> bytes:
+    """All of the snapshot, and its rate under the name that the contract has for streams.
+
+    `place` is where a client that comes back goes on: see `place_after`.
+    """
+    return b'id: %b\ndata: {"type":"%b","rate":%b,%b\n\n' % (
+        place.encode(),
+        kind.encode(),
+        encode(progress.rate_rows_per_sec),
+        body(progress) if shared is None else shared,
+    )
+
+
+def heartbeat(place: str) -> bytes:
+    now = timestamp()
+    return f'id: {place}\ndata: {{"type":"heartbeat","ts":"{now}"}}\n\n'.encode()
+
+
+def ending(standing: Standing) -> Kind:
+    """How a stream hears of the end of an import."""
+    return "done" if standing.status == "COMPLETED" else "error"
+
+
+def place(end: int, number: int) -> str:
+    """An id: all imports up to the `end`-th end have been told of; `number` makes it unique."""
+    return f"{end}-{number}"
+
+
+def end_of(place: str | None) -> int | None:
+    """Up to which end the client of an id knows; None for an id that is not ours."""
+    found = re.fullmatch(r"([0-9]{1,18})-[0-9]{1,18}", place or "")
+    return int(found[1]) if found else None

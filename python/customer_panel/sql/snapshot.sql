@@ -1,0 +1,41 @@
+-- What streams and GET /customers/progress show of imports: everything of one moment, for it is one statement.
+
+-- snapshot --
+-- The running import, else the one that changed last, and those that ended after %(since)s, the newest %(most)s of them:
+-- with the sums of their lanes and the customers they wrote last.
+WITH chosen AS (
+    SELECT id FROM imports ORDER BY status = 'RUNNING' DESC, updated_at DESC, id DESC LIMIT 1
+), wanted AS (
+    SELECT id FROM chosen
+     UNION (SELECT id FROM imports WHERE end_number > %(since)s ORDER BY end_number DESC LIMIT %(most)s)
+)
+SELECT i.id, i.id = (SELECT id FROM chosen) AS is_chosen, i.status, i.phase, s.name AS source, i.file_path, i.file_size,
+       i.data_start, coalesce(i.scanned_to, l.done_to) AS bytes_read, i.error, i.started_at, i.completed_at,
+       greatest(i.updated_at, l.committed_at) AS updated_at, i.progress_every_ms, i.end_number,
+       (SELECT max(end_number) FROM imports) AS highest_end,
+       l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
+       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
+       i.elapsed_ms,
+       (extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
+                           - i.claimed_at) * 1000)::bigint AS running_ms,
+       coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms,
+       CASE WHEN i.status = 'RUNNING' THEN (<is_runner_alive>) ELSE false END AS is_alive,
+       coalesce(r.recent, '[]') AS recent
+  FROM wanted
+  JOIN imports AS i USING (id)
+  JOIN sources AS s ON s.id = i.source_id
+ CROSS JOIN LATERAL (
+    SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
+           coalesce(sum(rows_processed), 0)::bigint AS processed, coalesce(sum(rows_inserted), 0)::bigint AS inserted,
+           coalesce(sum(rows_updated), 0)::bigint AS updated, coalesce(sum(rows_unchanged), 0)::bigint AS unchanged,
+           coalesce(sum(rows_protected), 0)::bigint AS protected, coalesce(sum(rows_duplicate), 0)::bigint AS duplicate,
+           coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
+           coalesce(sum(warnings), 0)::bigint AS warnings
+      FROM import_lanes WHERE import_id = i.id) AS l
+  LEFT JOIN LATERAL (
+    SELECT json_agg(c.fields) AS recent
+      FROM (SELECT json_build_array(<shown>) AS fields FROM customers AS c
+             WHERE c.id = ANY(ARRAY(SELECT unnest(recent_ids) FROM import_lanes WHERE import_id = i.id))
+               AND c.deleted_at IS NULL
+             ORDER BY c.updated_at DESC, c.id DESC LIMIT %(recent)s) AS c) AS r ON true
+ ORDER BY i.end_number NULLS LAST;
