@@ -1,0 +1,231 @@
+"""PostgreSQL goes away and comes back under a server that nobody restarts."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from api import Api, failed, ok, serving, waited_for
+from customer_panel.db import embedded
+from customer_panel.db.migrate import migrate
+from people import someone
+from servers import Databases, make_home
+from stage import RUNS, Scene, scenes
+
+SEED = 77
+BACK_WITHIN_S = 2.0
+DOWN_S = 1.5
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Databases]:
+    """A PostgreSQL that may be stopped at any moment; nobody else uses it."""
+    home = make_home()
+    server = embedded.up(home)
+    yield Databases(server)
+    embedded.stop(home, force=True)
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def mortal_scenes(mortal, tmp_path_factory) -> dict[str, Scene]:
+    mortal.execute("CREATE DATABASE template_mortal")
+    migrate(mortal.dsn("template_mortal"))
+    return scenes(mortal, "template_mortal", tmp_path_factory.mktemp("mortal"), 150_000)
+
+
+def stop_immediately(home: Path) -> None:
+    """As `pg_ctl stop -m immediate`: no checkpoint, no farewell. Returns when nothing answers."""
+    found = embedded.status(home)
+    assert found.pid is not None
+    os.kill(found.pid, signal.SIGQUIT)
+    waited_for(lambda: embedded.status(home).pid is None, 20)
+
+
+class Callers:
+    """Threads that ask and write all the time; every answer is kept."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.answers: list[tuple[float, httpx.Response]] = []
+        self.broken: list[Exception] = []
+        self._stop = threading.Event()
+        self._mine = "/customers/0"  # who is changed: one that the callers have made
+        calls = [
+            lambda http: http.get("/customers"),
+            lambda http: http.get("/customers/1"),
+            self._create,
+            lambda http: http.patch(self._mine, json={"city": "x"}),
+            lambda http: http.get("/customers/progress"),
+            lambda http: http.get("/imports"),
+        ]
+        self._threads = [threading.Thread(target=self._call, args=[call]) for call in calls]
+
+    def _create(self, http: httpx.Client) -> httpx.Response:
+        answer = http.post("/customers", json=someone())
+        if answer.status_code == 201:
+            self._mine = f"/customers/{answer.json()['data']['id']}"
+        return answer
+
+    def _call(self, call) -> None:
+        with httpx.Client(
+            base_url=self.api.http.base_url, headers=self.api.http.headers, timeout=20
+        ) as http:
+            while not self._stop.wait(0.01):
+                try:
+                    self.answers.append((time.monotonic(), call(http)))
+                except httpx.TransportError as wrong:
+                    self.broken.append(wrong)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def check(self) -> None:
+        """Each was answered: as ever, or with 503 and when to come again."""
+        assert not self.broken
+        refused = [answer for _, answer in self.answers if answer.status_code == 503]
+        assert refused
+        for answer in refused:
+            failed(answer, 503)
+            assert int(answer.headers["retry-after"]) >= 1
+        others = {answer.status_code for _, answer in self.answers} - {503}
+        # Some ask for a customer that is not there yet.
+        assert others <= {200, 201, 404}, others
+
+
+@pytest.mark.parametrize("number", range(RUNS or 3))
+def test_stopped_during_an_import_and_requests(mortal, mortal_scenes, tmp_path, number):
+    draw = random.Random(SEED + number)
+    scene = mortal_scenes[["first", "again"][number % 2]]
+    home = mortal.server.home
+    settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
+    with mortal.copy(scene.before) as dsn, serving(tmp_path, DATABASE_URL=dsn, **settings) as api:
+        pid = api.process.pid
+        with Callers(api) as callers, api.stream() as stream:
+            stream.message()
+            job = api.sync(scene.path)["id"]
+            stops, back = [], []
+            for _ in range(2):
+                time.sleep(draw.uniform(0.05, 0.5))
+                stop_immediately(home)
+                began = time.monotonic()
+                waited_for(lambda: api.get("/customers").status_code == 503, 5)
+                waited_for(lambda: api.root.get("/health/ready").status_code == 503, 5)
+                assert api.root.get("/health/live").status_code == 200
+                time.sleep(DOWN_S)
+                stops.append(round(time.monotonic() - began, 1))
+                embedded.up(home)
+                returned = time.monotonic()
+                waited_for(lambda: api.get("/customers").status_code == 200, 20)
+                waited_for(lambda: runs_or_is_through(dsn), 20)
+                back.append(round(time.monotonic() - returned, 2))
+            print(f"seed {SEED + number}: down {stops} s, back after {back} s")
+            assert max(back) < BACK_WITHIN_S
+            api.until("COMPLETED", job=job)
+            assert stream.until("done", "error")[-1].payload["jobId"] == job
+            waited_for(lambda: api.root.get("/health/ready").status_code == 200, 5)
+        callers.check()
+        assert (api.process.poll(), api.process.pid) == (None, pid)
+        forget_callers(dsn)
+        scene.check(dsn)
+
+
+def forget_callers(dsn: str) -> None:
+    """Takes those out whom the callers made."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("DELETE FROM customers WHERE email LIKE 'someone%@example.com'")
+        conn.execute(
+            "WITH gone AS (DELETE FROM customer_totals) INSERT INTO customer_totals"
+            " SELECT id >> 13, count(*) FROM customers GROUP BY 1"
+        )
+
+
+def runs_or_is_through(dsn: str) -> bool:
+    """A runner is connected to a running job, or it is over."""
+    with psycopg.connect(dsn) as conn:
+        (status,) = conn.execute("SELECT status FROM imports ORDER BY id DESC LIMIT 1").fetchone()
+        (sessions,) = conn.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name LIKE 'customer-panel:import%'"
+        ).fetchone()
+    return status == "COMPLETED" or (status == "RUNNING" and sessions > 0)
+
+
+def test_a_server_that_starts_before_its_database(mortal, mortal_scenes, tmp_path):
+    """It answers 503 until then, and finds what was left running."""
+    scene = mortal_scenes["first"]
+    home = mortal.server.home
+    with mortal.copy(scene.before) as dsn:
+        settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
+        api = Api(tmp_path, DATABASE_URL=dsn, **settings).start().wait_ready()
+        job = api.sync(scene.path)["id"]
+        waited_for(lambda: int(api.progress()["rowsProcessed"]) > 0, 20)
+        api.kill()
+        stop_immediately(home)
+        try:
+            api.start().wait_ready("/health/live")
+            failed(api.get("/customers"), 503)
+            failed(api.get("/customers/progress"), 503)
+            failed(api.post("/customers/sync", {"filePath": str(scene.path)}), 503)
+            assert api.root.get("/health/ready").status_code == 503
+            with api.stream() as stream:
+                assert stream.status in (200, 503)
+        finally:
+            embedded.up(home)
+        returned = time.monotonic()
+        waited_for(lambda: runs_or_is_through(dsn), 20)
+        assert time.monotonic() - returned < BACK_WITHIN_S
+        api.until("COMPLETED", job=job)
+        api.close()
+        scene.check(dsn)
+
+
+def test_sigterm_while_the_database_is_away(mortal, mortal_scenes, tmp_path):
+    scene = mortal_scenes["first"]
+    home = mortal.server.home
+    with mortal.copy(scene.before) as dsn:
+        settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
+        with serving(tmp_path, DATABASE_URL=dsn, **settings) as api:
+            api.sync(scene.path)
+            with api.stream() as stream:
+                stream.message()
+                stop_immediately(home)
+                try:
+                    time.sleep(0.5)
+                    assert api.terminate() < 5
+                finally:
+                    embedded.up(home)
+
+
+def test_its_own_embedded_database_is_started_again(home, mortal_scenes, tmp_path):
+    """No DATABASE_URL: the server is the one who has to bring it back."""
+    scene = mortal_scenes["first"]
+    settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
+    with serving(tmp_path, CP_HOME=home, **settings) as api:
+        job = api.sync(scene.path)["id"]
+        for number in (signal.SIGQUIT, signal.SIGKILL):
+            before = int(api.progress()["rowsProcessed"])
+            waited_for(lambda before=before: int(api.progress()["rowsProcessed"]) > before, 20)
+            os.kill(embedded.status(home).pid or 0, number)
+            waited_for(lambda: api.get("/customers").status_code != 200, 5)
+            waited_for(lambda: api.get("/customers").status_code == 200, 20)
+        done = api.until("COMPLETED", job=job)
+        assert int(done["rowsInserted"]) == scene.counts[1]
+        ok(api.post("/customers", someone()), 201)
