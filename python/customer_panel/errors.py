@@ -6,6 +6,7 @@ changes. Bad rows are not here: those are rejects, stored and counted, never rai
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 
@@ -164,6 +165,47 @@ class NoSuchImport(ImportFailed):
     hint = "List them with `customer-panel jobs list`."
 
 
+# -- customers -----------------------------------------------------------------------------------
+
+
+class CustomerError(CustomerPanelError):
+    """The customer cannot be written."""
+
+    code = "customer"
+
+
+class NoSuchCustomer(CustomerError):
+    """There is no such customer."""
+
+    code = "no_such_customer"
+    hint = "Look for it by its customerId or its e-mail address; it may have been deleted."
+
+
+class CustomerMoved(CustomerError):
+    """The customer was changed meanwhile."""
+
+    code = "customer_moved"
+    hint = "Read it again, and send the change with its new ETag."
+
+
+class IdentityStays(CustomerError):
+    """The customerId of a customer does not change."""
+
+    code = "identity_stays"
+    hint = "Create a new customer, and delete this one."
+
+
+class ValueTaken(CustomerError):
+    """Another customer has this value."""
+
+    code = "value_taken"
+    hint = "Change that customer, or give another value."
+
+    def __init__(self, field: str | None = None) -> None:
+        super().__init__(f"another customer has this {field}" if field else None)
+        self.field = field
+
+
 # -- the database --------------------------------------------------------------------------------
 
 
@@ -267,3 +309,18 @@ class InUse(EmbeddedError):
 
     code = "in_use"
     hint = "Wait for them, or use `customer-panel db down --force`; imports resume by themselves."
+
+
+# -- telling -------------------------------------------------------------------------------------
+
+
+def described(wrong: BaseException) -> str:
+    """Kinds and places of an exception and its causes, without their texts: those quote values."""
+    parts = []
+    seen: BaseException | None = wrong
+    while seen is not None:
+        sqlstate = getattr(seen, "sqlstate", None)
+        kind = type(seen).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
+        parts.append(f"{kind}\n{''.join(traceback.format_tb(seen.__traceback__))}")
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return "caused by: ".join(parts).rstrip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from litestar.types import ExceptionHandlersMap
 
 from customer_panel import errors
 from customer_panel.api.envelope import Answer, Meta, encode, meta
+from customer_panel.errors import described as described  # told by others of the API too
 
 CODES: dict[int, str] = {
     400: "VALIDATION_ERROR",
@@ -148,8 +148,15 @@ def as_api_error(wrong: Exception) -> ApiError:
             return unavailable()
         case errors.AlreadyRunning() | errors.Interrupted() | errors.ClaimLost():
             return ApiError(409, wrong.message)
-        case errors.NoSuchImport():
+        case errors.NoSuchImport() | errors.NoSuchCustomer():
             return ApiError(404, wrong.message)
+        case errors.ValueTaken(field=field):
+            taken = [Detail(field, "another customer has it")] if field else None
+            return ApiError(409, wrong.message, taken)
+        case errors.CustomerMoved():
+            return ApiError(412, wrong.message)
+        case errors.IdentityStays():
+            return ApiError(400, wrong.message, [Detail("customerId", "does not change")])
         case errors.SourceError() | errors.MappingError():
             return ApiError(400, wrong.message)
         case errors.DatabaseError():
@@ -178,18 +185,6 @@ def responses(*statuses: int) -> dict[int, ResponseSpec]:
         )
         for status in statuses
     }
-
-
-def described(wrong: BaseException) -> str:
-    """Kinds and places of an exception and its causes, without their texts: those quote values."""
-    parts = []
-    seen: BaseException | None = wrong
-    while seen is not None:
-        sqlstate = getattr(seen, "sqlstate", None)
-        kind = type(seen).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
-        parts.append(f"{kind}\n{''.join(traceback.format_tb(seen.__traceback__))}")
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return "caused by: ".join(parts).rstrip()
 
 
 def _sentence(status: int, detail: str) -> str:

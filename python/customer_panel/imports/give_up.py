@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psycopg
 
 from customer_panel.errors import AlreadyRunning, ClaimLost
@@ -11,12 +13,15 @@ from customer_panel.imports.sessions import Sessions
 from customer_panel.imports.stop import Stop
 
 
-def give_up(dsn: str, import_id: int, stop: Stop) -> bool:
+def give_up(
+    dsn: str, import_id: int, stop: Stop, begun: Callable[[int], None] = lambda _: None
+) -> bool:
     """Ends the import as cancelled once the keys that it left away are built; False if a stop came
     first.
 
     Needs no file. Killed or stopped at any point it can be called again, by whoever sees that the
-    import was asked to be given up. Raises AlreadyRunning, or ClaimLost when it is over already.
+    import was asked to be given up. `begun` hears when it is claimed. Raises AlreadyRunning, or
+    ClaimLost when it is over already.
     """
     sessions = Sessions(dsn)
     with sessions.job() as conn:
@@ -30,6 +35,7 @@ def give_up(dsn: str, import_id: int, stop: Stop) -> bool:
         if not found:
             raise ClaimLost
         claim = ledger.claim(conn, import_id, ledger.plan_of(found[0]))
+        begun(import_id)
         try:
             # A stop does not wait for an index.
             with sessions.cancelling(stop):

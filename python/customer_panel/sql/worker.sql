@@ -1,0 +1,21 @@
+-- The server's worker: what it takes up by itself, and what is asked of imports that nobody runs.
+
+-- waiting_imports --
+-- Imports that wait for a runner while nobody runs any, oldest first: interrupted or left by a runner that died, and
+-- paused ones that are to be given up. One behind which a newer one of its feed has begun would bring older values.
+SELECT i.id, i.status, i.file_path, r.requested,
+       NOT EXISTS (SELECT FROM imports AS n WHERE n.source_id = i.source_id AND n.id > i.id) AS is_newest
+  FROM imports AS i LEFT JOIN import_requests AS r ON r.import_id = i.id
+ WHERE (i.status IN ('RUNNING', 'INTERRUPTED') OR i.status = 'PAUSED' AND r.requested = 'CANCELLED')
+   AND NOT (<is_runner_alive>)
+ ORDER BY i.id;
+
+-- forget_pause --
+-- A pause that was asked of a runner that died first is not meant for who starts the import again. By its number, or its file.
+DELETE FROM import_requests AS r USING imports AS i
+ WHERE i.id = r.import_id AND r.requested = 'PAUSED' AND NOT (<is_runner_alive>)
+   AND (i.id = %(import_id)s OR i.file_path = %(path)s OR (i.file_device, i.file_inode) = (%(device)s, %(inode)s));
+
+-- set_progress_every --
+-- How often streams are told of this import.
+UPDATE imports SET progress_every_ms = %(progress_every_ms)s WHERE id = %(import_id)s;
