@@ -8,6 +8,7 @@ so does a CP_ name that does not exist, which is most often a typing error in on
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import sys
@@ -23,6 +24,21 @@ from customer_panel.errors import SettingsError
 MEMORY_BYTES = 512 << 20  # room for 20 million identities at about 20 bytes each, and some air
 BATCH_ROWS = 200_000  # more brings nothing: fewer, larger batches cost memory only
 HEARTBEAT_MS = 15_000  # below the 30 s after which common proxies drop a silent stream
+STREAMS = 500  # an idle one costs its socket and some 30 KiB
+LOCAL_ORIGINS = ("http://localhost:*", "http://127.0.0.1:*")  # a frontend under development
+SCOPES = ("read", "write", "import")
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """A key that callers may present: what it hashes to, and what it allows."""
+
+    digest: bytes  # SHA-256; the key itself is kept nowhere
+    scopes: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"***:{'+'.join(scope for scope in SCOPES if scope in self.scopes)}"
+
+    __repr__ = __str__
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +57,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     progress_every_ms: int = 1000
     recent_limit: int = 20
     heartbeat_ms: int = HEARTBEAT_MS
-    cors_origins: tuple[str, ...] = ()
+    max_streams: int = STREAMS
+    cors_origins: tuple[str, ...] = LOCAL_ORIGINS
+    import_roots: tuple[Path, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
+    allow_no_auth: bool = False
+    allowed_hosts: tuple[str, ...] = ()
 
     @classmethod
     def load(
@@ -71,7 +92,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """(name, value) of every setting, passwords blotted out."""
         for setting in SETTINGS:
             value = getattr(self, setting.field)
-            yield setting.name, redacted(str(value)) if value not in (None, ()) else "not set"
+            if isinstance(value, tuple):
+                separator = os.pathsep if setting.parse is _paths else ","
+                value = separator.join(map(str, value)) or None
+            yield setting.name, "not set" if value is None else redacted(str(value))
+
+    def roots(self) -> tuple[Path, ...]:
+        """The folders that imports over HTTP may read: IMPORT_ROOTS, else the one of CSV_PATH,
+        else `data` in the working folder."""
+        if self.import_roots:
+            return self.import_roots
+        if self.csv_path is not None:
+            return (_path(self.csv_path).parent,)
+        return (Path.cwd() / "data",)
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value}' for name, value in self.shown())})"
@@ -135,8 +168,63 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(_path(part) for part in text.split(os.pathsep) if part)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"  # of a host, or its IPv4 address
+_V6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(rf"{_NAME}|{_V6}", text):
+        raise ValueError(f"{text!r} is not a host name or an address")
+    return text
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    for name in _parts(text):
+        if not re.fullmatch(rf"{_NAME}|\[?{_V6}\]?|\*", name):
+            raise ValueError(
+                f"{name!r} is not a host name, an address or *; ports do not belong here"
+            )
+    return tuple(name.strip("[]").lower() for name in _parts(text))
+
+
 def _origins(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Origins as a browser sends them; `*` as a port, or alone, stands for any."""
+    for origin in _parts(text):
+        known = rf"[a-z][a-z0-9+.-]*://(?:{_NAME}|\[{_V6}\])(?::(?:[0-9]{{1,5}}|\*))?|\*"
+        if not re.fullmatch(known, origin):
+            raise ValueError(f"{origin!r} is not an origin such as https://panel.example:8080")
+    return tuple(_parts(text))
+
+
+def _keys(text: str) -> tuple[ApiKey, ...]:
+    """Keys as SECRET or SECRET:scope+scope. What is wrong is told without a secret."""
+    found: list[ApiKey] = []
+    for number, part in enumerate(_parts(text), 1):
+        secret, colon, names = part.partition(":")
+        if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", secret):
+            raise ValueError(f"key {number} is not of 16 or more of A-Z a-z 0-9 . _ ~ + / = -")
+        scopes = frozenset(names.split("+")) if colon else frozenset(SCOPES)
+        if not scopes <= set(SCOPES):
+            raise ValueError(f"key {number}: scopes are {', '.join(SCOPES)}, joined by +")
+        digest = hashlib.sha256(secret.encode()).digest()
+        if any(key.digest == digest for key in found):
+            raise ValueError(f"key {number} is there twice")
+        found.append(ApiKey(digest, scopes))
+    return tuple(found)
 
 
 # What Prisma puts into a DATABASE_URL and libpq refuses; `schema` is translated, not dropped.
@@ -170,14 +258,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("CP_PG_BIN", "pg_bin", _path, "bin folder of the PostgreSQL 18 to run embedded"),
     Setting("CP_MEMORY", "memory", _memory, "upper bound of an import's map of known rows"),
     Setting("CSV_PATH", "csv_path", str, "the file to import when none is named"),
-    Setting("HOST", "host", str, "address that the HTTP API listens on"),
+    Setting("IMPORT_ROOTS", "import_roots", _paths, "folders that imports over HTTP may read"),
+    Setting("HOST", "host", _host, "address that the HTTP API listens on"),
     Setting("PORT", "port", _whole(0, 65535), "port that the HTTP API listens on"),
     Setting("IMPORT_BATCH_SIZE", "batch_rows", _whole(100, 1_000_000), "rows per commit, at most"),
     Setting("IMPORT_TOTAL_ROWS", "total_rows", _whole(1, 10**15), "expected rows, for per cent"),
     Setting("IMPORT_PROGRESS_EVERY_MS", "progress_every_ms", _whole(200, 30_000), "news interval"),
     Setting("IMPORT_RECENT_LIMIT", "recent_limit", _whole(1, 200), "newest rows in a snapshot"),
     Setting("SSE_HEARTBEAT_MS", "heartbeat_ms", _whole(100, 3_600_000), "stream heartbeat"),
+    Setting("SSE_MAX_STREAMS", "max_streams", _whole(1, 100_000), "open streams, at most"),
     Setting("CORS_ORIGINS", "cors_origins", _origins, "origins that may call, comma-separated"),
+    Setting("CP_API_KEYS", "api_keys", _keys, "keys that callers need: SECRET[:scope+scope],..."),
+    Setting("CP_ALLOW_NO_AUTH", "allow_no_auth", _switch, "1: no keys, whoever can reach it"),
+    Setting("CP_ALLOWED_HOSTS", "allowed_hosts", _hosts, "names the server answers to; * is any"),
 )
 
 

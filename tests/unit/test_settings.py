@@ -65,11 +65,11 @@ def test_environment_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(
         "\ufeff# a comment\n\nexport PORT=1\nHOST='::1' # why\n"
-        "CSV_PATH=a b.csv # c\nCORS_ORIGINS=x,y\n"
+        "CSV_PATH=a b.csv # c\nCORS_ORIGINS=http://x,http://y:*\n"
     )
     settings = Settings.load({"PORT": "2"}, path)
     assert (settings.port, settings.host, settings.csv_path) == (2, "::1", "a b.csv")
-    assert settings.cors_origins == ("x", "y")
+    assert settings.cors_origins == ("http://x", "http://y:*")
 
 
 def test_file_line_that_is_none_is_named(tmp_path: Path) -> None:
