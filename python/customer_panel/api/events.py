@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
-from customer_panel.api import messages
 from customer_panel.api.errors import ApiError, described, unavailable
+from customer_panel.api.messages import Message, View, end_of, ending, heartbeat, place
 from customer_panel.api.stream import Stream
 from customer_panel.db.connect import APPLICATION
+from customer_panel.db.pool import Pool
 from customer_panel.imports.snapshot import NEVER, Reading, Standing, Watch
 from customer_panel.settings import Settings
 
@@ -28,11 +28,10 @@ logger = logging.getLogger("customer_panel.api")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 0.5  # until the next attempt to connect
 JOIN_S = 3.0  # what a new stream waits for its snapshot before it is refused
-READ_S = 2.0  # for a connection of the pool
 FAILED_S = 1.0  # until the next reading after one that failed
 # A running import that commits nothing for long (it builds an index, or was killed) is looked at
 # nevertheless, for its clock goes on.
-STILL_S = 2.0
+STILL_S = 1.0
 # Ends are numbered before they commit: one may become visible after its successor.
 LATE = 16
 CONNECTION: dict[str, Any] = {
@@ -54,7 +53,7 @@ class Hub:
     def __init__(
         self,
         dsn: str,
-        pool: AsyncConnectionPool[Any],
+        pool: Pool,
         settings: Settings,
         *,
         wake: Callable[[], None] = lambda: None,
@@ -117,7 +116,7 @@ class Hub:
     # -- streams -----------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def opened(self, last_event_id: str | None) -> AsyncIterator[Stream]:
+    async def opened(self, view: View, last_event_id: str | None) -> AsyncIterator[Stream]:
         """A stream that begins with the snapshot, and the ends that the client of this id has missed.
 
         Raises ApiError 503: too many streams, no database, or the server is shutting down.
@@ -130,7 +129,7 @@ class Hub:
             )
         if self._is_away:
             raise unavailable()
-        stream = Stream(messages.end_of(last_event_id))
+        stream = Stream(view, end_of(last_event_id))
         self._joining.add(stream)
         try:
             self._is_urgent = True
@@ -222,10 +221,8 @@ class Hub:
         known += [stream.after for stream in joining if stream.after is not None]
         try:
             reading = await self.watch.read(
-                recent=self._settings.recent_limit,
-                total_rows=self._settings.total_rows,
+                recent=max(stream.view.recent for stream in self._streams | self._joining),
                 since=min(known, default=NEVER),
-                timeout_s=READ_S,
             )
         except psycopg.Error:
             # Open streams wait; new ones are refused.
@@ -246,15 +243,14 @@ class Hub:
             self._told.clear()
             return
         for standing in reading.ended:
-            end = standing.end_number
-            assert end is not None
+            end = standing.end_number or 0
             if end <= self._base or end in self._told:
                 continue
             self._told.add(end)
             self._end = max(self._end, end)
-            told = self._message(messages.ending(standing), standing)
+            told = Message(ending(standing), self._place(), standing)
             for stream in self._streams:
-                stream.tell(told)
+                stream.tell(told(stream.view))
         self._base = max(self._base, self._end - LATE)
         self._told = {end for end in self._told if end > self._base}
 
@@ -266,44 +262,43 @@ class Hub:
             return
         self._every_s = (shown.every_ms or self._settings.progress_every_ms) / 1000
         if self._streams and (self._is_running or last != self._last):
-            told = self._message("progress", shown)
+            told = Message("progress", self._place(), shown)
             for stream in self._streams:
-                stream.show(told)
+                stream.show(told(stream.view))
 
     def _welcome(self, joining: list[Stream], reading: Reading) -> None:
-        if not joining:
-            return
-        snapshot = messages.progress_of(reading.shown)
-        shared = messages.body(snapshot)
-        missed: dict[int, bytes] = {}
+        snapshots: dict[int, Message] = {}
+        missed: dict[int, Message] = {}
         for stream in joining:
             if stream.joined.done():
                 continue
+            # A client that breaks off before it has heard of all that it missed hears of the rest
+            # when it comes back: the id goes up with them.
             after = self._end if stream.after is None else min(stream.after, self._end)
-            stream.tell(messages.message("snapshot", self._place(after), snapshot, shared))
+            if after not in snapshots:
+                snapshots[after] = Message("snapshot", self._place(after), reading.shown)
+            stream.tell(snapshots[after](stream.view))
             for standing in reading.ended:
-                end = standing.end_number
-                assert end is not None
+                end = standing.end_number or 0
                 if end > after:
                     if end not in missed:
-                        missed[end] = self._message(messages.ending(standing), standing, end)
-                    stream.tell(missed[end])
+                        missed[end] = Message(ending(standing), self._place(end), standing)
+                    stream.tell(missed[end](stream.view))
             self._joining.discard(stream)
             self._streams.add(stream)
             stream.joined.set_result(None)
 
-    def _message(self, kind: messages.Kind, standing: Standing, end: int | None = None) -> bytes:
-        place = self._place(self._end if end is None else end)
-        return messages.message(kind, place, messages.progress_of(standing))
-
-    def _place(self, end: int) -> str:
+    def _place(self, end: int | None = None) -> str:
+        """The id of the next message: who knows it, knows of all up to `end`, else of all that were
+        told.
+        """
         self._number += 1
-        return messages.place(end, self._number)
+        return place(self._end if end is None else end, self._number)
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._settings.heartbeat_ms / 1000)
             if self._streams:
-                beat = messages.heartbeat(self._place(self._end))
+                beat = heartbeat(self._place())
                 for stream in self._streams:
                     stream.beat(beat)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -22,7 +22,15 @@ from customer_panel.imports.states import Status
 Kind = Literal["snapshot", "progress", "done", "error"]
 # 64-bit numbers travel as text: JavaScript's end at 2 to the 53rd.
 Counter = Annotated[str, Meta(pattern="^[0-9]{1,19}$", examples=["12345"])]
+RETRY_MS = 1000  # how long a client waits until it comes back; browsers take 3 to 5 s of their own
 Seconds = Annotated[float, Meta(ge=0, examples=[12.5])]
+
+
+class View(NamedTuple):
+    """What a client wants to see of it."""
+
+    recent: int  # customers, at most
+    total_rows: int | None  # what per cent are of while the size is unknown
 
 
 class Progress(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
@@ -65,8 +73,8 @@ IDLE = Progress(
 )
 
 
-def progress_of(standing: Standing | None) -> Progress:
-    """The snapshot of an import."""
+def progress_of(standing: Standing | None, view: View) -> Progress:
+    """The snapshot of an import; before the first one there is none."""
     if standing is None:
         return IDLE
     counts = {
@@ -82,7 +90,7 @@ def progress_of(standing: Standing | None) -> Progress:
         file_path=standing.file_path,
         bytes_read=str(standing.bytes_read),
         bytes_total=None if standing.bytes_total is None else str(standing.bytes_total),
-        percent=standing.percent,
+        percent=standing.percent(view.total_rows),
         rate_rows_per_sec=standing.rate_rows_per_sec,
         elapsed_sec=standing.elapsed_sec,
         eta_sec=standing.eta_sec,
@@ -92,7 +100,7 @@ def progress_of(standing: Standing | None) -> Progress:
         last_row_hash=None if row_hash is None else f"{row_hash & (1 << 64) - 1:016x}",
         error=standing.error,
         disable_sync=standing.status == "RUNNING",
-        recent_customers=[Customer(*fields) for fields in standing.recent],
+        recent_customers=[Customer(*fields) for fields in standing.recent[: view.recent]],
         **counts,
     )
 
@@ -104,22 +112,32 @@ def _time(moment: datetime) -> str:
 # -- messages ------------------------------------------------------------------------------------
 
 
-def body(progress: Progress) -> bytes:
-    """What the messages of one snapshot share, of whatever kind."""
-    return encode(progress)[1:]
+class Message:
+    """What streams are told of an import, in each view that is asked for; each made once."""
 
+    def __init__(self, kind: Kind, place: str, standing: Standing | None) -> None:
+        self._kind = kind
+        self._place = place
+        self._standing = standing
+        self._made: dict[View, bytes] = {}
 
-def message(kind: Kind, place: str, progress: Progress, shared: bytes | None = None) -> bytes:
-    """All of the snapshot, and its rate under the name that the contract has for streams.
+    def __call__(self, view: View) -> bytes:
+        if view not in self._made:
+            self._made[view] = self._make(view)
+        return self._made[view]
 
-    `place` is where a client that comes back goes on: see `place_after`.
-    """
-    return b'id: %b\ndata: {"type":"%b","rate":%b,%b\n\n' % (
-        place.encode(),
-        kind.encode(),
-        encode(progress.rate_rows_per_sec),
-        body(progress) if shared is None else shared,
-    )
+    def _make(self, view: View) -> bytes:
+        progress = progress_of(self._standing, view)
+        first = b'{"type":"%b",' % self._kind.encode()
+        if self._kind != "snapshot":
+            first += b'"rate":%b,' % encode(progress.rate_rows_per_sec)
+        retry = b"retry: %d\n" % RETRY_MS if self._kind == "snapshot" else b""
+        return b"%bid: %b\ndata: %b%b\n\n" % (
+            retry,
+            self._place.encode(),
+            first,
+            encode(progress)[1:],
+        )
 
 
 def heartbeat(place: str) -> bytes:
@@ -133,7 +151,9 @@ def ending(standing: Standing) -> Kind:
 
 
 def place(end: int, number: int) -> str:
-    """An id: all imports up to the `end`-th end have been told of; `number` makes it unique."""
+    """The id of a message: all imports up to the `end`-th end have been told of; `number` makes it
+    unique.
+    """
     return f"{end}-{number}"
 
 

@@ -18,9 +18,9 @@ from litestar import Response
 from litestar.types import Receive, Scope, Send
 from litestar.types.asgi_types import HTTPResponseBodyEvent, HTTPResponseStartEvent
 
-MOST_WAITING = (
-    200  # messages; behind that a stream is ended, and its client comes back for the rest
-)
+from customer_panel.api.messages import View
+
+MOST_WAITING = 200  # messages; then the stream is ended, and its client comes back for the rest
 FAREWELL_S = 0.5  # for the end of the answer to a client that does not read
 
 HEADERS = [
@@ -43,9 +43,11 @@ class Stream:
         "after",
         "is_ended",
         "joined",
+        "view",
     )
 
-    def __init__(self, after: int | None) -> None:
+    def __init__(self, view: View, after: int | None) -> None:
+        self.view = view
         self.after = after  # up to which end its client knows; None: it asks for none
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_ended = False
@@ -74,10 +76,10 @@ class Stream:
 
     def end(self) -> None:
         """Ends it at once, though its client may have stopped reading in the middle of a message."""
+        if not self.is_ended and self._blocked is not None:
+            self._blocked.cancel()
         self.is_ended = True
         self._news.set()
-        if self._blocked is not None:
-            self._blocked.cancel()
 
     async def send(self, sending: Awaitable[None]) -> bool:
         """Waits for `sending`; False if the stream was ended meanwhile."""

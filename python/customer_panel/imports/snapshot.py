@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
+from customer_panel.db.pool import Pool, connection
 from customer_panel.imports.ledger import LOCK
 from customer_panel.imports.model import COUNTERS, Counts, Phase, Row
 from customer_panel.imports.states import Status
@@ -39,7 +39,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     counts: Counts
     bytes_read: int
     bytes_total: int | None
-    percent: float
     rate_rows_per_sec: float
     elapsed_sec: float
     eta_sec: float | None
@@ -51,6 +50,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     every_ms: int | None
     end_number: int | None
     recent: list[list[Any]]
+
+    def percent(self, total_rows: int | None) -> float:
+        """Per cent of the size that the file had when the job was made; of `total_rows` where it had
+        none.
+
+        Both stay as they are and what is done only grows, so it never goes back.
+        """
+        if self.status == "COMPLETED":
+            return 100.0
+        done, whole = self.bytes_read, self.bytes_total
+        if whole is None:
+            done, whole = self.counts.processed, total_rows
+        return min(round(100 * done / whole, 2), NOT_DONE) if whole else 0.0
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +76,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 class Watch:
     """Reads how imports stand, and remembers since when a runner has been missing."""
 
-    def __init__(
-        self, pool: AsyncConnectionPool[Any], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
         self._clock = clock
         self._missing: tuple[int, float] | None = None  # the job, and since when
@@ -75,9 +85,7 @@ class Watch:
         self,
         *,
         recent: int,
-        total_rows: int | None = None,
         since: int = NEVER,
-        timeout_s: float | None = None,
     ) -> Reading:
         """All of one moment: the import to show with its `recent` latest customers, and those that
         ended after the number `since`, the newest 100 of them.
@@ -85,14 +93,14 @@ class Watch:
         Raises psycopg.Error, PoolTimeout included.
         """
         parameters = {"since": since, "most": MOST_ENDED, "recent": recent, "key": LOCK}
-        async with self._pool.connection(timeout_s) as conn:
+        async with connection(self._pool) as conn:
             cursor = conn.cursor(row_factory=dict_row)
             await cursor.execute(statement("snapshot"), parameters)
             rows = await cursor.fetchall()
         shown: Standing | None = None
         ended: list[Standing] = []
         for row in rows:
-            standing = standing_of(row, self._is_running(row), total_rows)
+            standing = standing_of(row, self._is_running(row))
             if row["is_chosen"]:
                 shown = standing
             if (standing.end_number or 0) > since:
@@ -112,7 +120,7 @@ class Watch:
         return self._clock() - self._missing[1] < DYING_S
 
 
-def standing_of(row: Row, is_running: bool, total_rows: int | None = None) -> Standing:
+def standing_of(row: Row, is_running: bool) -> Standing:
     """The figures of a row of the statement `snapshot`."""
     status: Status = row["status"]
     elapsed_ms = row["elapsed_ms"]
@@ -133,7 +141,6 @@ def standing_of(row: Row, is_running: bool, total_rows: int | None = None) -> St
         counts=counts,
         bytes_read=row["bytes_read"] or 0,
         bytes_total=row["file_size"],
-        percent=percent(row, status, total_rows),
         rate_rows_per_sec=round(counts.processed / elapsed, 1) if elapsed else 0.0,
         elapsed_sec=elapsed,
         eta_sec=eta_sec(row, status, elapsed),
@@ -146,20 +153,6 @@ def standing_of(row: Row, is_running: bool, total_rows: int | None = None) -> St
         end_number=row["end_number"],
         recent=row["recent"],
     )
-
-
-def percent(row: Row, status: Status, total_rows: int | None) -> float:
-    """Per cent of the size that the file had when the job was made; of `total_rows` where it had none.
-
-    Both only grow, so it never goes back.
-    """
-    if status == "COMPLETED":
-        return 100.0
-    if row["file_size"] is not None:
-        done, whole = row["bytes_read"] or 0, row["file_size"]
-    else:
-        done, whole = row["processed"], total_rows
-    return min(round(100 * done / whole, 2), NOT_DONE) if whole else 0.0
 
 
 def eta_sec(row: Row, status: Status, elapsed: float) -> float | None:
