@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -206,22 +207,15 @@ def _detail(found: dict[str, Any]) -> Detail:
         # The body of a request that has none; what is in one is judged by schemas.decoded.
         return Detail("body", "is required")
     message = str(found.get("message", "is not valid"))
+    if "matching regex" in message:
+        message = "is not of the form that is allowed"
     return Detail(str(found.get("key", "request")), message.replace("`", ""))
 
 
-def _example(status: int) -> dict[str, Any]:
-    details = [{"field": "email", "message": "is not an e-mail address"}]
-    return {
-        "success": False,
-        "statusCode": status,
-        "error": {
-            "code": CODES[status],
-            "message": HTTPStatus(status).phrase,
-            "details": details if status == 400 else None,
-        },
-        "meta": {
-            "timestamp": "2026-11-24T10:00:00.000Z",
-            "traceId": "7f3a5c0e9b1d4e62",
-            "version": "1",
-        },
-    }
+def _example(status: int) -> ErrorResponse:
+    details = [Detail("email", "is not an e-mail address")] if status == 400 else None
+    return ErrorResponse(
+        status_code=status,
+        error=ErrorBody(CODES[status], HTTPStatus(status).phrase, details),  # type: ignore[arg-type]
+        meta=Meta(datetime(2026, 11, 24, 10, tzinfo=UTC), "7f3a5c0e9b1d4e62"),
+    )

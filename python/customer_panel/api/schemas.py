@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar.dto import AbstractDTO
-from litestar.openapi.spec import Reference, Schema
+from litestar.openapi.spec import OpenAPIType, Reference, Schema
 from msgspec import UNSET, Meta, UnsetType
 
 from customer_panel.api.envelope import Success
-from customer_panel.api.errors import ApiError, Detail
+from customer_panel.api.errors import ApiError, Detail, invalid
 from customer_panel.customer import BY_NAME
 from customer_panel.customers.values import RUN, SPACES
 
@@ -108,7 +108,7 @@ _NAME = rf"[^{_SPACE}\u0000-\u0020\u007f-\u00a0{_class(chr(34) + '(),:;<>@[]' + 
 _LABEL = rf"[^{_SPACE}\u0000-\u002c\u002e\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u00a0]+"
 
 # PostgreSQL stores no NUL.
-TEXT = r"^[^\u0000]*$"
+NOT_NUL = r"^[^\u0000]*$"
 NOT_BLANK = rf"^[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
 EMAIL = rf"^[{_SPACE}]*{_NAME}@{_LABEL}(\.{_LABEL})+[{_SPACE}]*$"
 URL = (
@@ -124,7 +124,7 @@ DAY = (
 )
 
 
-def _limits(name: str, example: str, pattern: str = TEXT, refused: str = "has a NUL") -> Meta:
+def _limits(name: str, example: str, pattern: str = NOT_NUL, refused: str = "has a NUL") -> Meta:
     return Meta(
         max_length=BY_NAME[name].limit,
         pattern=pattern,
@@ -199,6 +199,39 @@ class UpdateCustomer(
     subscription_date: Day | UnsetType | None = UNSET
     website: Website | UnsetType | None = UNSET
     about_customer: About | UnsetType | None = UNSET
+
+
+# -- parameters ----------------------------------------------------------------------------------
+
+
+def whole(low: int, high: int, **more: Any) -> dict[str, Any]:
+    """`schema_extra` for a parameter that is a string to Litestar and is read by `read_whole`.
+
+    As an int it would be taken as "1.0" or "1e1" too.
+    """
+    return {
+        "type": OpenAPIType.INTEGER,
+        "format": "int64",
+        "minimum": low,
+        "maximum": high,
+        "one_of": None,
+        **more,
+    }
+
+
+def words(**more: Any) -> dict[str, Any]:
+    """`schema_extra` for an optional parameter: it is absent, or a string, never null."""
+    return {"type": OpenAPIType.STRING, "one_of": None, **more}
+
+
+def read_whole(field: str, text: str, low: int, high: int) -> int:
+    """The digits `text` as a number from `low` to `high`. Raises ApiError 400."""
+    # Not str.isdigit alone: it takes the digits of every script.
+    if text.isascii() and text.isdigit():
+        digits = text.lstrip("0") or "0"
+        if len(digits) <= len(str(high)) and low <= int(digits) <= high:
+            return int(digits)
+    raise invalid(field, f"must be a whole number from {low} to {high}")
 
 
 # -- bodies --------------------------------------------------------------------------------------

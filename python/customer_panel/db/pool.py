@@ -1,0 +1,77 @@
+"""The API's connections: a pool that mends itself, and how one that is alive comes out of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from customer_panel.db.connect import APPLICATION, CONNECT_TIMEOUT_S
+from customer_panel.sql import statement
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Pool = AsyncConnectionPool[Connection]
+
+SIZE = 8  # a query takes a millisecond or two: this is thousands a second
+WAIT_S = 3.0  # for a free connection, or a server that comes back; then 503
+RECONNECT_S = 1.0  # the pool's own attempts; longer ones back off to minutes, a request asks anew
+
+
+def make_pool(dsn: str, *, size: int = SIZE) -> Pool:
+    """A pool of autocommit connections, not opened yet: `await pool.open()`."""
+    return AsyncConnectionPool(
+        dsn,
+        connection_class=psycopg.AsyncConnection[tuple[Any, ...]],
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=WAIT_S,
+        reconnect_timeout=RECONNECT_S,
+        configure=configure,
+        kwargs=options(),
+    )
+
+
+def options() -> dict[str, Any]:
+    """How the API connects; `configure` belongs to it."""
+    return {
+        "autocommit": True,
+        "application_name": f"{APPLICATION}:api",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+    }
+
+
+async def configure(conn: Connection) -> None:
+    """Time limits, UTC, and plans that stay right while a table grows."""
+    await conn.execute(statement("configure_session"))
+
+
+@contextlib.asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection that was alive a moment ago.
+
+    Those that the server closed meanwhile (a restart leaves a pool full of them) are thrown away
+    without a request having failed on them. Raises PoolTimeout after WAIT_S.
+    """
+    while True:
+        conn = await pool.getconn()
+        if is_alive(conn):
+            break
+        await pool.putconn(conn)
+    try:
+        async with conn:
+            yield conn
+    finally:
+        await pool.putconn(conn)
+
+
+def is_alive(conn: Connection) -> bool:
+    """Whether the server has not closed the connection: a look at the socket, no question to it."""
+    try:
+        conn.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return not conn.closed
