@@ -1,6 +1,6 @@
 # Everything happens in .venv and build/; nothing outside this folder is touched but CP_HOME.
 .DEFAULT_GOAL := help
-.PHONY: help run test serve bench chaos lint format lock clean
+.PHONY: help run test serve bench chaos fuzz-api lint format lock clean
 .DELETE_ON_ERROR:
 
 # Where rustup puts cargo, for shells that have not read its profile yet.
@@ -62,6 +62,10 @@ test: .venv/.built ## every test, Rust and Python
 N := 100
 chaos: .venv/.built ## kill an import N times at random: make chaos N=100
 	CHAOS_RUNS=$(N) $(BIN)/python -m pytest -q -s tests/chaos
+
+CASES := 5000
+fuzz-api: .venv/.built ## thousands of cases an operation against the API: make fuzz-api CASES=5000
+	FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/fuzz
 
 lint: .venv/.built ## format, lints, types, layers; changes nothing
 	cargo fmt --all --check

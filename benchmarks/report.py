@@ -19,6 +19,17 @@ from customer_panel.benchmarks.figures import ALL_ROWS, Figure, Result
 from customer_panel.benchmarks.place import Place
 from customer_panel.db.cluster import tuning
 
+# Of a fact: its heading, its name, its unit there, digits behind the point.
+COLUMNS: tuple[tuple[str, str, float, int], ...] = (
+    ("wall s", "wall_s", 1, 2),
+    ("cpu s", "server_cpu_s", 1, 2),
+    ("WAL MB", "wal_bytes", 1e6, 1),
+    ("peak MiB", "peak_rss_bytes", 1 << 20, 0),
+    ("1/s", "requests_per_s", 1, 0),
+    ("p50 ms", "p50_ms", 1, 2),
+    ("p99 ms", "p99_ms", 1, 2),
+)
+
 
 def machine(place: Place) -> dict[str, Any]:
     """What the figures depend on besides us. `load_average`: of the last minute, before the first run."""
@@ -45,9 +56,10 @@ def as_json(result: Result, machine: dict[str, Any]) -> str:
 def show(result: Result, machine: dict[str, Any], console: Console) -> None:
     """Runs by engine, figures against their bounds, and the machine in one line."""
     console.print(f"\n{result.scene}, {result.rows:,} rows", highlight=False)
+    columns = [column for column in COLUMNS if any(column[1] in run.facts for run in result.runs)]
     runs = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     runs.add_column("engine", overflow="fold", min_width=14)
-    for name in ("runs", "min s", "median", "max", "wall s", "cpu s", "WAL MB", "peak MiB"):
+    for name in ("runs", "min s", "median", "max", *(column[0] for column in columns)):
         runs.add_column(name, justify="right", no_wrap=True)
     for engine in dict.fromkeys(run.engine for run in result.runs):
         ran = [run for run in result.runs if run.engine == engine]
@@ -58,12 +70,7 @@ def show(result: Result, machine: dict[str, Any], console: Console) -> None:
             *(f"{pick(seconds):.2f}" for pick in (min, statistics.median, max)),
             *(
                 _median([run.facts.get(name) for run in ran], unit, digits)
-                for name, unit, digits in (
-                    ("wall_s", 1, 2),
-                    ("server_cpu_s", 1, 2),
-                    ("wal_bytes", 1e6, 1),
-                    ("peak_rss_bytes", 1 << 20, 0),
-                )
+                for _, name, unit, digits in columns
             ),
         )
     console.print(runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from conftest import Run, make_home
 from customer_panel.benchmarks import place as places
 from customer_panel.benchmarks import report
 from customer_panel.benchmarks.engines import ours, plain_sql
+from customer_panel.benchmarks.engines.served import WrkMissing
 from customer_panel.benchmarks.figures import Figure, Result, ratio
 from customer_panel.benchmarks.figures import Run as Ran
 from customer_panel.benchmarks.place import BenchBusy, BenchVoid, Place
-from customer_panel.benchmarks.scenes import first_load, memory, resync, safety, scan
+from customer_panel.benchmarks.scenes import api, first_load, memory, resync, safety, scan
 from customer_panel.db import embedded
 from customer_panel.settings import Settings
 
@@ -68,6 +70,24 @@ def test_safety_changes_no_customer(place: Place) -> None:
     result = safety.run(place, rows=ROWS, runs=2)
     # The two take turns at going first.
     assert [run.engine for run in result.runs] == [ours.NAME, ours.UNSAFE, ours.UNSAFE, ours.NAME]
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+def test_api_answers_every_request(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "MANY_STREAMS", 30)
+    monkeypatch.setattr(api, "SILENT", 10)
+    result = api.run(place, rows=ROWS, runs=1, seconds=1)
+    assert {run.engine for run in result.runs} >= {api.EMPTY, api.LOOKUP, api.OVER_HTTP, api.BUSY}
+    assert not any(run.facts.get("failed") for run in result.runs)
+    assert len(result.figures) >= 12
+
+
+def test_a_missing_wrk_is_said_before_anything_is_made(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(WrkMissing):
+        api.run(place, rows=10**9, runs=1)
 
 
 def test_unequal_tables_void_a_benchmark(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,20 @@ def safety(**options: Any) -> None:
     _run("safety", options)
 
 
+@bench.command(cls=rich_click.RichCommand)
+@_options
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    show_default=True,
+    help="Of each load of wrk.",
+)
+def api(seconds: float, **options: Any) -> None:
+    """The HTTP API: look-ups and pages, alone and while a file comes in; needs wrk."""
+    _run("api", options, seconds=seconds)
+
+
 def _run(scene: str, options: dict[str, Any], **own: Any) -> None:
     import importlib
 
