@@ -30,16 +30,17 @@ def records(conn: Connection, import_id: int) -> Iterator[tuple[Any, ...]]:
         cursor.itersize = PORTION
         cursor.execute(statement("rejects"), {"import_id": import_id, "limit": None})
         for row in cursor:
-            yield _record(row)
+            yield record(row)
 
 
 def first(conn: Connection, import_id: int, count: int) -> list[dict[str, Any]]:
     """The first `count` of them, as objects."""
     found = conn.execute(statement("rejects"), {"import_id": import_id, "limit": count})
-    return [dict(zip(COLUMNS, _record(row), strict=True)) for row in found]
+    return [dict(zip(COLUMNS, record(row), strict=True)) for row in found]
 
 
-def _record(row: Any) -> tuple[Any, ...]:
+def record(row: Any) -> tuple[Any, ...]:
+    """A row of the statement `rejects` as COLUMNS."""
     *place, field, message, raw = row
     shown = BY_NAME[field].camel if field in BY_NAME else field
     return (*place, shown, message, *_readable(raw))

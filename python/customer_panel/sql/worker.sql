@@ -19,3 +19,68 @@ DELETE FROM import_requests AS r USING imports AS i
 -- set_progress_every --
 -- How often streams are told of this import.
 UPDATE imports SET progress_every_ms = %(progress_every_ms)s WHERE id = %(import_id)s;
+
+-- is_import_running --
+-- Whether an import is RUNNING and its runner there.
+SELECT EXISTS (SELECT FROM imports WHERE status = 'RUNNING') AND (<is_runner_alive>);
+
+-- ask_waiting_import --
+-- Asks whoever has a worker to give up an import that nobody runs. No row back: it does not wait.
+INSERT INTO import_requests (import_id, requested)
+SELECT id, 'CANCELLED' FROM imports WHERE id = %(import_id)s AND status IN ('PAUSED', 'INTERRUPTED')
+ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
+RETURNING pg_notify('customer_panel_requests', import_id::text);
+
+-- cancel_waiting_import --
+-- Gives up an import that nobody runs while another one runs, which builds what keys are missing. No row back: it does not wait.
+WITH cancelled AS (
+    UPDATE imports
+       SET status = 'CANCELLED', epoch = epoch + 1, updated_at = clock_timestamp(), completed_at = clock_timestamp(),
+           end_number = nextval('import_ends')
+     WHERE id = %(import_id)s AND status IN ('PAUSED', 'INTERRUPTED')
+    RETURNING id, status
+), heard AS (
+    DELETE FROM import_requests USING cancelled WHERE import_id = id
+), dropped AS (
+    DELETE FROM import_parked USING cancelled WHERE import_id = id
+)
+SELECT pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text) FROM cancelled;
+
+-- list_jobs --
+-- Imports, newest first, or one of them, with the sums of their lanes and what was asked of them. Of a file of which
+-- nothing but the header was passed no byte is read.
+SELECT i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_start,
+       coalesce(i.scanned_to, CASE WHEN l.done_to > i.data_start THEN l.done_to ELSE 0 END) AS bytes_read,
+       i.error, i.started_at, i.completed_at, greatest(i.updated_at, l.committed_at) AS updated_at,
+       i.progress_every_ms, i.end_number, r.requested, i.elapsed_ms, '[]'::json AS recent,
+       l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
+       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
+       (extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
+                           - i.claimed_at) * 1000)::bigint AS running_ms
+  FROM imports AS i
+  JOIN sources AS s ON s.id = i.source_id
+  LEFT JOIN import_requests AS r ON r.import_id = i.id
+ CROSS JOIN LATERAL (
+    SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
+           coalesce(sum(rows_processed), 0)::bigint AS processed, coalesce(sum(rows_inserted), 0)::bigint AS inserted,
+           coalesce(sum(rows_updated), 0)::bigint AS updated, coalesce(sum(rows_unchanged), 0)::bigint AS unchanged,
+           coalesce(sum(rows_protected), 0)::bigint AS protected, coalesce(sum(rows_duplicate), 0)::bigint AS duplicate,
+           coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
+           coalesce(sum(warnings), 0)::bigint AS warnings
+      FROM import_lanes WHERE import_id = i.id) AS l
+ WHERE %(import_id)s::bigint IS NULL OR i.id = %(import_id)s
+ ORDER BY i.id DESC LIMIT %(limit)s OFFSET %(offset)s;
+
+-- count_jobs --
+-- How many imports there are.
+SELECT count(*) FROM imports;
+
+-- page_rejects --
+-- Rejects and warnings of an import in file order, behind the byte %(after)s, after so many that are left out.
+SELECT line, byte_from, byte_to, severity, code, field, message, raw
+  FROM import_rejects WHERE import_id = %(import_id)s AND byte_from > %(after)s ORDER BY byte_from
+ LIMIT %(limit)s OFFSET %(offset)s;
+
+-- count_rejects --
+-- How many rejects and warnings an import has.
+SELECT count(*) FROM import_rejects WHERE import_id = %(import_id)s;
