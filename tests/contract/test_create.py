@@ -197,7 +197,6 @@ def test_half_a_character_is_refused(api, escape):
         "a\tb\r\nc",
         "<script>",
         "NULL",
-        "\ufeffx",
     ],
 )
 def test_any_text_comes_back_as_it_was(api, text):
@@ -345,7 +344,7 @@ def test_a_key_expires_after_a_day(api, shared_dsn):
     assert second["id"] != first["id"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 5000, "ä", " "])
+@pytest.mark.parametrize("key", ["", "x" * 5000, "ä", "a b"])
 def test_an_odd_key_is_refused_or_works(api, key):
     body = someone()
     answer = api.http.post("/customers", json=body, headers={"idempotency-key": key.encode()})

@@ -26,7 +26,7 @@ def own(serve, dsn, files):
     return serve(
         DATABASE_URL=dsn,
         IMPORT_ROOTS=files,
-        IMPORT_BATCH_SIZE=1000,
+        IMPORT_BATCH_SIZE=200,
         IMPORT_PROGRESS_EVERY_MS=200,
         SSE_HEARTBEAT_MS=BEAT_MS,
     )
