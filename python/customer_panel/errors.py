@@ -206,6 +206,13 @@ class ValueTaken(CustomerError):
         self.field = field
 
 
+class NotSteerable(ImportFailed):
+    """The import is in a state in which it cannot be paused or cancelled."""
+
+    code = "not_steerable"
+    hint = "Only a running import can be paused; one that has ended cannot be cancelled."
+
+
 # -- the database --------------------------------------------------------------------------------
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import rich_click
 
-from customer_panel.errors import NoSuchImport
+from customer_panel.errors import NoSuchImport, NotSteerable
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 FIRST_REJECTS = 20
+LOOK_S = 0.05  # between two looks at an import that was asked to stop
 COUNTERS = ("inserted", "updated", "unchanged", "protected", "duplicate", "skipped", "pending")
 
 
 @click.group(cls=rich_click.RichGroup)
 def jobs() -> None:
-    """The imports: list them, look at one."""
+    """The imports: list them, look at one, pause or cancel it."""
 
 
 @jobs.command("list", cls=rich_click.RichCommand)
@@ -79,6 +81,41 @@ def show(job_id: int, as_json: bool, rejects: Path | None) -> None:
         click.echo(line)
 
 
+@jobs.command(cls=rich_click.RichCommand)
+@click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+def pause(job_id: int) -> None:
+    """Pause a running import at the next batch border, whoever runs it; importing its file again goes on."""
+    _steer(job_id, "PAUSED")
+
+
+@jobs.command(cls=rich_click.RichCommand)
+@click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+def cancel(job_id: int) -> None:
+    """Give an import up for good; the rows it wrote stay."""
+    _steer(job_id, "CANCELLED")
+
+
+def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
+    """Asks the runner, and waits for what becomes of it; without a runner, cancels by itself."""
+    from customer_panel.db.connect import connect, database
+    from customer_panel.imports import ledger
+    from customer_panel.imports.give_up import give_up
+    from customer_panel.imports.stop import Stop
+
+    with database(Settings.load()) as dsn, connect(dsn, part="jobs", autocommit=True) as conn:
+        found = _one(conn, job_id)
+        if wanted == "CANCELLED" and found["status"] in ("PAUSED", "INTERRUPTED"):
+            give_up(dsn, job_id, Stop())
+        elif found["status"] == "RUNNING":
+            ledger.rows(conn, "ask_import", import_id=job_id, requested=wanted)
+        else:
+            raise NotSteerable(f"import {job_id} is {found['status']} and cannot be {wanted}")
+        while (now := _one(conn, job_id))["status"] == "RUNNING":
+            time.sleep(LOOK_S)
+    written = now["rows_inserted"] + now["rows_updated"]
+    click.echo(f"import {job_id} is {now['status']}; it has written {written:,} rows")
+
+
 # -- reading --------------------------------------------------------------------------------------
 
 
@@ -118,18 +155,24 @@ def _shown(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _one(conn: Connection, job_id: int) -> dict[str, Any]:
+    """Raises NoSuchImport."""
+    found = _jobs(conn, limit=1, job_id=job_id)
+    if not found:
+        raise NoSuchImport(f"there is no import {job_id}")
+    return found[0]
+
+
 def _whole(conn: Connection, job_id: int) -> dict[str, Any]:
     """Raises NoSuchImport."""
     from customer_panel.cli.summary import camel
     from customer_panel.imports import ledger, rejects
 
-    found = _jobs(conn, limit=1, job_id=job_id)
-    if not found:
-        raise NoSuchImport(f"there is no import {job_id}")
+    found = _one(conn, job_id)
     more = ledger.rows(conn, "get_import", import_id=job_id)[0]
     used = {header for header, _ in more["mapping"]}
     return {
-        **_shown(found[0]),
+        **_shown(found),
         "delimiter": more["delimiter"],
         "dateOrder": more["options"].get("date_order"),
         "blank": more["options"].get("blank"),
