@@ -249,7 +249,7 @@ def matching(header: str | None) -> store.Matches | None:
         return None
     tags = set()
     if _TAGS.fullmatch(header):
-        tags = set(re.findall(r'(?<!/)"[^"]*"', header))
+        tags = {found[0] for found in re.finditer(r'(?:W/)?"[^"]*"', header)}
     return lambda row: tag(encode(Customer(*row))) in tags
 
 

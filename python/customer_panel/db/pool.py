@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -58,8 +59,9 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
     """
     while True:
         conn = await pool.getconn()
-        if is_alive(conn):
+        if is_quiet(conn):
             break
+        await conn.close()
         await pool.putconn(conn)
     try:
         async with conn:
@@ -68,10 +70,11 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
         await pool.putconn(conn)
 
 
-def is_alive(conn: Connection) -> bool:
-    """Whether the server has not closed the connection: a look at the socket, no question to it."""
-    try:
-        conn.pgconn.consume_input()
-    except psycopg.OperationalError:
-        return False
-    return not conn.closed
+def is_quiet(conn: Connection) -> bool:
+    """Whether the server has nothing to say, which is most often that it ends the session.
+
+    A look at the socket, no question to the server.
+    """
+    looking = select.poll()
+    looking.register(conn.pgconn.socket, select.POLLIN)
+    return not looking.poll(0)
