@@ -318,16 +318,58 @@ class InUse(EmbeddedError):
     hint = "Wait for them, or use `customer-panel db down --force`; imports resume by themselves."
 
 
+# -- the server ----------------------------------------------------------------------------------
+
+
+class ServeError(CustomerPanelError):
+    """The HTTP API cannot be served."""
+
+    code = "serve"
+
+
+class NotInstalled(ServeError):
+    """What the HTTP API needs is not installed."""
+
+    code = "not_installed"
+    hint = 'Install it: pip install "customer-panel[api]".'
+
+
+class AddressInUse(ServeError):
+    """Another program listens on this address."""
+
+    code = "address_in_use"
+    hint = "Stop it, or choose another port: --port, or PORT."
+
+
+class AddressUnusable(ServeError):
+    """The server cannot listen on this address."""
+
+    code = "address_unusable"
+    hint = "Give an address of this machine: --host, or HOST; 127.0.0.1 is for this machine alone."
+
+
+class OpenToAll(ServeError):
+    """Without keys the API would be open to everybody who can reach this address."""
+
+    code = "open_to_all"
+    hint = (
+        "Set CP_API_KEYS, or listen on 127.0.0.1; CP_ALLOW_NO_AUTH=1 serves everybody all the same."
+    )
+
+
 # -- telling -------------------------------------------------------------------------------------
 
 
 def described(wrong: BaseException) -> str:
     """Kinds and places of an exception and its causes, without their texts: those quote values."""
     parts = []
-    seen: BaseException | None = wrong
-    while seen is not None:
-        sqlstate = getattr(seen, "sqlstate", None)
-        kind = type(seen).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
-        parts.append(f"{kind}\n{''.join(traceback.format_tb(seen.__traceback__))}")
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    seen: set[int] = set()
+    at: BaseException | None = wrong
+    # An exception may be its own cause.
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        sqlstate = getattr(at, "sqlstate", None)
+        kind = type(at).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
+        parts.append(f"{kind}\n{''.join(traceback.format_tb(at.__traceback__))}")
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
     return "caused by: ".join(parts).rstrip()

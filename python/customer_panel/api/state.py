@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from customer_panel.api.metrics import Metrics
+from customer_panel.api.security import Hosts, Keys, Origins, Tickets
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,16 +18,32 @@ if TYPE_CHECKING:
 
 
 class AppState:
-    """Made with the app, filled by its lifespan before the first request."""
+    """Made with the app; what needs the database is there once the app's lifespan has begun."""
 
+    dsn: str  # past a pooler: for sessions that listen, lock or last
     pool: Pool
     worker: Worker
     hub: Hub
     lookup: Lookup
-    dsn: str
+    tickets: Tickets
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.keys = Keys(settings.api_keys)
+        self.hosts = Hosts(settings)
+        self.origins = Origins(settings.cors_origins)
+        self.metrics = Metrics()
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether the database was found once, and its schema is up to date."""
+        return self.worker.has_schema
+
+    def begin_shutdown(self) -> None:
+        """Ends all streams, and the running import at its next batch border. Returns at once."""
+        if hasattr(self, "hub"):
+            self.hub.end_streams()
+            self.worker.ask_stop()
 
 
 def panel(request: Request[Any, Any, Any]) -> AppState:

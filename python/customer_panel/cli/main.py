@@ -18,6 +18,7 @@ from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLos
 # Where each command lives. A start must not pay for the commands that are not run.
 COMMANDS = {
     "import": "customer_panel.cli.import_:import_command",
+    "serve": "customer_panel.cli.serve:serve",
     "generate": "customer_panel.cli.generate:generate",
     "jobs": "customer_panel.cli.jobs:jobs",
     "db": "customer_panel.cli.db:db",

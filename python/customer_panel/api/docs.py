@@ -1,0 +1,111 @@
+"""The OpenAPI document, and Swagger UI to read it with: all of it from here, for machines without
+the internet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar, Request, Router, get
+from litestar.exceptions import NotFoundException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme, Tag
+
+from customer_panel import __version__
+from customer_panel.api.envelope import Answer, encode
+
+FOLDER = Path(__file__).parent / "static"
+# What the page loads, and nothing else below the folder.
+ASSETS = {
+    "init.js": "text/javascript; charset=utf-8",
+    "swagger-ui/swagger-ui.css": "text/css; charset=utf-8",
+    "swagger-ui/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui/favicon-32x32.png": "image/png",
+}
+# Swagger UI draws its icons from data: addresses.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PUBLIC = {"is_public": True, "needs_schema": False}
+DESCRIPTION = """\
+Customers: read, list, create, change, delete; and the import of a CSV file of millions of them, with
+its progress as a stream.
+
+Answers travel in an envelope; 64-bit counters are strings; times are ISO 8601 in UTC. Every error,
+whatever raised it, has the same form and a `code`; the `traceId` of an answer is in the server's log.
+"""
+
+
+def openapi_config(*, needs_key: bool) -> OpenAPIConfig:
+    """What is said of the API as a whole. Without keys in the settings none is asked for."""
+    return OpenAPIConfig(
+        title="Customer Panel",
+        version=__version__,
+        description=DESCRIPTION,
+        tags=[
+            Tag("Customers", "Read and written one at a time."),
+            Tag("Import", "A whole file of them, and how far it is."),
+            Tag("System", "For those who run the server."),
+        ],
+        components=Components(
+            security_schemes={
+                "key": SecurityScheme(
+                    type="http", scheme="bearer", description="A key of CP_API_KEYS."
+                )
+            }
+        ),
+        security=[{"key": []}] if needs_key else None,
+    )
+
+
+def document(app: Litestar) -> bytes:
+    """The OpenAPI document as JSON."""
+    described = app.openapi_schema.to_schema()
+    for path, operations in described["paths"].items():
+        if path.startswith("/health/"):
+            for operation in operations.values():
+                operation["security"] = []
+    # Relative to the place where this document lies: behind a proxy too.
+    described["servers"] = [{"url": "/"}]
+    return encode(described)
+
+
+@get("/docs-json", opt=PUBLIC, include_in_schema=False)
+async def get_document(request: Request[Any, Any, Any]) -> Answer[Any]:
+    app = request.app
+    if not hasattr(app.state, "document"):
+        # It takes a third of a second, once.
+        app.state.document = await asyncio.to_thread(document, app)
+    return Answer(app.state.document)
+
+
+@get("/docs", opt=PUBLIC, include_in_schema=False)
+async def get_page() -> Answer[Any]:
+    return _file("index.html", "text/html; charset=utf-8")
+
+
+@get("/docs/{name:path}", opt=PUBLIC, include_in_schema=False)
+async def get_asset(name: str) -> Answer[Any]:
+    kind = ASSETS.get(name.lstrip("/"))
+    if kind is None:
+        raise NotFoundException
+    return _file(name.lstrip("/"), kind)
+
+
+def _file(name: str, kind: str) -> Answer[Any]:
+    answer: Answer[Any] = Answer(_read(name), headers={"Cache-Control": "no-cache"})
+    answer.raw_headers[0] = (b"content-type", kind.encode())
+    answer.raw_headers.append((b"content-security-policy", POLICY.encode()))
+    return answer
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
+
+
+router = Router("/api", route_handlers=[get_document, get_page, get_asset])

@@ -1,0 +1,86 @@
+"""Between the route and its handler: who may call, and what a body may be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs
+
+from litestar import Request
+
+from customer_panel.api.errors import ApiError, unavailable
+from customer_panel.api.state import AppState, panel
+
+BODY_BYTES = 1 << 20  # the largest customer takes 4 KB
+BODY_S = 10.0  # for a body to arrive: 1 MiB at 840 kbit/s
+BEARER = "bearer "
+STREAM = "streamProgress"  # the only operation that a ticket opens
+
+AnyRequest = Request[Any, Any, Any]
+
+
+async def guard(request: AnyRequest) -> None:
+    """Lets a request pass to its handler. Raises ApiError: 401, 403, 408, 413, 415 or 503.
+
+    Handlers say in their `opt` what differs: `"is_public": True` needs no key, `"scope": "import"`
+    another one than the method does, `"needs_schema": False` no database.
+    """
+    method = request.method
+    if method == "OPTIONS":
+        return
+    opt = request.route_handler.opt
+    state = panel(request)
+    if state.keys and not opt.get("is_public"):
+        await _check_key(request, state, opt.get("scope") or _scope_of(method))
+    if opt.get("needs_schema", True) and not state.has_schema:
+        raise unavailable()
+    if method != "GET":
+        await _read_body(request, method)
+
+
+def _scope_of(method: str) -> str:
+    return "read" if method == "GET" else "write"
+
+
+async def _check_key(request: AnyRequest, state: AppState, scope: str) -> None:
+    given = request.headers.get("authorization")
+    if given is None:
+        ticket = _ticket_of(request)
+        if ticket is not None and await state.tickets.redeem(ticket):
+            return
+        raise _unauthorized("A key is needed: Authorization: Bearer KEY")
+    if not given[: len(BEARER)].lower() == BEARER:
+        raise _unauthorized("Keys are sent as Authorization: Bearer KEY")
+    scopes = state.keys.scopes(given[len(BEARER) :].strip())
+    if scopes is None:
+        raise _unauthorized("This key is not known")
+    if scope not in scopes:
+        raise ApiError(403, f"This key does not allow it: the scope {scope} is needed")
+
+
+def _ticket_of(request: AnyRequest) -> str | None:
+    if request.route_handler.operation_id != STREAM:
+        return None
+    found = parse_qs(request.scope["query_string"].decode("latin-1")).get("ticket")
+    return found[0] if found and len(found) == 1 else None
+
+
+def _unauthorized(message: str) -> ApiError:
+    return ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
+
+
+async def _read_body(request: AnyRequest, method: str) -> None:
+    """Reads the body, which the request keeps; the size is the route's to limit."""
+    kind = request.headers.get("content-type")
+    # Without a body too: a form of another site's page could send that, and start an import.
+    if kind is None and method != "DELETE":
+        raise ApiError(415, "Content-Type: application/json is needed")
+    if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "Only application/json is understood")
+    try:
+        async with asyncio.timeout(BODY_S):
+            await request.body()
+    except TimeoutError:
+        raise ApiError(
+            408, f"The body did not arrive within {BODY_S:.0f} s", headers={"Connection": "close"}
+        ) from None

@@ -1,0 +1,212 @@
+"""`customer-panel serve`: the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+import rich_click
+
+from customer_panel.cli.ending import Ending
+from customer_panel.errors import AddressInUse, AddressUnusable, NotInstalled, OpenToAll
+from customer_panel.settings import Settings
+
+if TYPE_CHECKING:
+    from customer_panel.api.database import Database
+
+BACKLOG = 2048  # connections that wait to be accepted, while the server starts too
+GRACE_S = 2  # for answers that are under way when the server is stopped
+KEEP_ALIVE_S = 15  # an idle connection; a page's next call is most often there by then
+# A client that vanished without a word is noticed within 30 s: 10 s of silence, three questions.
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+
+
+@click.command(cls=rich_click.RichCommand)
+@click.option("--host", metavar="ADDRESS", help="Listen here. Default: HOST, else 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: PORT, else 3000; 0: any.")
+@click.option(
+    "--root",
+    "roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A folder that imports may read; repeatable. Default: IMPORT_ROOTS.",
+)
+def serve(host: str | None, port: int | None, roots: tuple[Path, ...]) -> None:
+    """Serve the HTTP API until Ctrl-C or SIGTERM. One JSON line a request goes to stderr.
+
+    A running import is interrupted at a batch border, and goes on at the next start.
+    """
+    settings = Settings.load()
+    given = {
+        "host": host,
+        "port": port,
+        "import_roots": tuple(root.absolute() for root in roots) or None,
+    }
+    settings = msgspec.structs.replace(
+        settings, **{name: value for name, value in given.items() if value is not None}
+    )
+    _check_openness(settings)
+    with _bound(settings.host, settings.port) as listeners:
+        _run(settings, listeners)
+
+
+def _check_openness(settings: Settings) -> None:
+    """Raises OpenToAll for an address that others reach, without a key and without saying so."""
+    if is_loopback(settings.host) or settings.api_keys or settings.allow_no_auth:
+        return
+    raise OpenToAll(
+        f"{settings.host} can be reached from other machines, and no key is set: everybody there"
+        " could read and change all customers"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# -- the sockets ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Sockets that listen already: who connects while the server starts waits, and is answered.
+
+    One for each address of `host`. Raises AddressInUse or AddressUnusable.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as wrong:
+        raise AddressUnusable(f"{host} is no address of this machine: {wrong.strerror}") from None
+    with contextlib.ExitStack() as stack:
+        listeners: list[socket.socket] = []
+        for family, kind, protocol, _, address in found:
+            if listeners:
+                # Where any port would do, all have the same.
+                address = (address[0], listeners[0].getsockname()[1], *address[2:])
+            try:
+                listener = stack.enter_context(socket.socket(family, kind, protocol))
+                _prepare(listener)
+                listener.bind(address)
+                listener.listen(BACKLOG)
+            except OSError as wrong:
+                raise _explained(wrong, host, port) from None
+            listeners.append(listener)
+        yield listeners
+
+
+def _prepare(listener: socket.socket) -> None:
+    """Connections inherit what is set here."""
+    listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if listener.family == socket.AF_INET6:
+        # `::` beside `0.0.0.0`, where a name stands for both.
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+def _explained(wrong: OSError, host: str, port: int) -> AddressInUse | AddressUnusable:
+    if wrong.errno == errno.EADDRINUSE:
+        return AddressInUse(f"another program listens on port {port} of {host}")
+    if wrong.errno == errno.EACCES:
+        return AddressUnusable(
+            f"port {port} needs rights that you do not have", hint="Choose a port from 1024 on."
+        )
+    return AddressUnusable(f"cannot listen on port {port} of {host}: {wrong.strerror}")
+
+
+# -- the process ----------------------------------------------------------------------------------
+
+
+def _run(settings: Settings, listeners: list[socket.socket]) -> None:
+    """Serves until a signal. The database starts while the heavy modules are imported."""
+    from customer_panel.api.database import Database
+
+    ending = Ending()
+    database = Database(settings)
+    with ending.by_signals():
+        database.begin()
+        try:
+            server = _server(settings, database, ending, lambda: _announce(settings, listeners))
+            database.wait()
+            if not ending.is_asked:
+                server.run(sockets=listeners)
+        finally:
+            database.release()
+    ending.leave()
+
+
+def _server(
+    settings: Settings, database: Database, ending: Ending, started: Callable[[], None]
+) -> Any:
+    """Raises NotInstalled when the packages of the extra `api` are missing."""
+    try:
+        import httptools  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn
+    except ImportError as missing:
+        raise NotInstalled(f"the package {missing.name} is not installed") from None
+    from customer_panel.api import logs
+    from customer_panel.api.app import create_app
+    from customer_panel.api.protocol import Protocol
+
+    class Server(uvicorn.Server):
+        """Signals are ours: they end streams and the import too, and only the first one counts."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started()
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            loop = asyncio.get_running_loop()
+
+            def stop() -> None:
+                self.should_exit = True
+                app.state.begin_shutdown()
+
+            # Not in the signal handler itself: it may have interrupted a holder of a lock.
+            ending.calls(lambda: loop.call_soon_threadsafe(stop))
+            try:
+                yield
+            finally:
+                ending.calls(lambda: None)
+
+    logs.configure()
+    app = create_app(settings, database)
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return Server(config)
+
+
+def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+    host, port = settings.host, listeners[0].getsockname()[1]
+    if host in ("0.0.0.0", "::") or is_loopback(host):  # noqa: S104 - shown, not bound
+        host = "localhost"
+    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    click.echo(f"Customer Panel: API {base}/api/v1, documentation {base}/api/docs", err=True)
