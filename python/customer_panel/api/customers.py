@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Router, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
+from litestar.routes import HTTPRoute
 
 from customer_panel.api import idempotency
 from customer_panel.api.envelope import Answer, encode, ok
@@ -221,6 +222,13 @@ router = Router(
     ],
     tags=["Customers"],
 )
+for path in router.routes:
+    # Litestar makes the answer to OPTIONS with the first method of a path and keeps it: without
+    # it the app makes one that knows them all.
+    if isinstance(path, HTTPRoute):
+        path.route_handlers = [
+            handler for handler in path.route_handlers if "OPTIONS" not in handler.http_methods
+        ]
 
 
 def id_of(text: str) -> int:
@@ -230,7 +238,10 @@ def id_of(text: str) -> int:
 
 def shown(message: str, row: store.Row, *, status: int = 200) -> Answer[CustomerResponse]:
     payload = encode(Customer(*row))
-    return ok(message, msgspec.Raw(payload), status=status, headers={"ETag": tag(payload)})
+    headers = {"ETag": tag(payload)}
+    if status == 201:
+        headers["Location"] = f"{router.path}/{row[0]}"
+    return ok(message, msgspec.Raw(payload), status=status, headers=headers)
 
 
 def tag(payload: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Response
@@ -22,7 +22,7 @@ class Meta(msgspec.Struct, rename="camel", frozen=True):
     """When the answer was made, and the name of its request in the log."""
 
     timestamp: datetime
-    trace_id: str
+    trace_id: Annotated[str, msgspec.Meta(examples=["7f3a5c0e9b1d4e62"])]
     version: Literal["1"] = "1"
 
 
@@ -30,8 +30,8 @@ class Success(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     """What all answers to requests that succeeded have; subclasses add `data` and a name."""
 
     success: Literal[True] = True
-    status_code: int
-    message: str
+    status_code: Annotated[int, msgspec.Meta(examples=[200])]
+    message: Annotated[str, msgspec.Meta(examples=["Customer"])]
     meta: Meta
 
 

@@ -36,19 +36,20 @@ Timestamp = Annotated[
 class Customer(msgspec.Struct, rename="camel", frozen=True):
     """A customer as every answer shows it."""
 
-    id: int
-    customer_id: str
-    first_name: str | None
-    last_name: str | None
-    company: str | None
-    city: str | None
-    country: str | None
-    phone1: str | None
-    phone2: str | None
-    email: str | None
+    # Without the limits of requests: a file's e-mail addresses and websites are taken as they are.
+    id: Annotated[int, Meta(examples=[2000001], extra_json_schema={"extra": {"format": "int64"}})]
+    customer_id: Annotated[str, Meta(examples=["dE014d010c7ab0c"])]
+    first_name: Annotated[str, Meta(examples=["Ada"])] | None
+    last_name: Annotated[str, Meta(examples=["Lovelace"])] | None
+    company: Annotated[str, Meta(examples=["Analytical Engines Ltd"])] | None
+    city: Annotated[str, Meta(examples=["London"])] | None
+    country: Annotated[str, Meta(examples=["United Kingdom"])] | None
+    phone1: Annotated[str, Meta(examples=["+44 20 7946 0958"])] | None
+    phone2: Annotated[str, Meta(examples=["+44 20 7946 0959"])] | None
+    email: Annotated[str, Meta(examples=["ada@example.com"])] | None
     subscription_date: Timestamp | None
-    website: str | None
-    about_customer: str | None
+    website: Annotated[str, Meta(examples=["https://example.com/ada"])] | None
+    about_customer: Annotated[str, Meta(examples=["Wrote the first program."])] | None
     created_at: Timestamp
     updated_at: Timestamp
 
