@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 
 from litestar import Litestar
 from litestar.datastructures import State
+from litestar.routes import BaseRoute
 
 from customer_panel.api import customers, docs, imports, progress, system, tickets
 from customer_panel.api.database import Database
 from customer_panel.api.errors import EXCEPTION_HANDLERS
 from customer_panel.api.events import Hub
 from customer_panel.api.guard import BODY_BYTES, guard
-from customer_panel.api.observe import Observe
+from customer_panel.api.observe import STREAM, Observe
 from customer_panel.api.security import Tickets
 from customer_panel.api.state import AppState
 from customer_panel.customers.lookup import Lookup
@@ -48,11 +49,22 @@ def create_app(settings: Settings, database: Database | None = None) -> Observe:
         before_request=guard,
         exception_handlers=EXCEPTION_HANDLERS,
         request_max_body_size=BODY_BYTES,
-        openapi_config=docs.openapi_config(needs_key=bool(state.keys)),
+        openapi_config=None,
         logging_config=None,
-        state=State({"panel": state}),
+        state=State(
+            {"panel": state, "document": docs.Document(ROUTERS, needs_key=bool(state.keys))}
+        ),
     )
+    state.methods = {route.path_format: _methods(route) for route in app.routes}
     return Observe(app, state)
+
+
+def _methods(route: BaseRoute) -> str:
+    """As in the header Allow; HEAD is answered wherever GET is, but for streams."""
+    methods = set(route.methods)
+    if "GET" in methods and route.path != STREAM:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
 
 
 @contextlib.asynccontextmanager

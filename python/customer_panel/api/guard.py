@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 from urllib.parse import parse_qs
 
-from litestar import Request
+from litestar import Request, Response
 
 from customer_panel.api.errors import ApiError, unavailable
 from customer_panel.api.state import AppState, panel
@@ -19,23 +19,26 @@ STREAM = "streamProgress"  # the only operation that a ticket opens
 AnyRequest = Request[Any, Any, Any]
 
 
-async def guard(request: AnyRequest) -> None:
-    """Lets a request pass to its handler. Raises ApiError: 401, 403, 408, 413, 415 or 503.
+async def guard(request: AnyRequest) -> Response[None] | None:
+    """Lets a request pass to its handler; None means so. Raises ApiError: 401, 403, 408, 413, 415 or 503.
 
     Handlers say in their `opt` what differs: `"is_public": True` needs no key, `"scope": "import"`
     another one than the method does, `"needs_schema": False` no database.
     """
     method = request.method
-    if method == "OPTIONS":
-        return
-    opt = request.route_handler.opt
     state = panel(request)
+    if method == "OPTIONS":
+        # Litestar's own answer leaves out methods that were registered later.
+        allowed = state.methods[request.scope["path_template"]]
+        return Response(None, status_code=204, headers={"Allow": allowed})
+    opt = request.route_handler.opt
     if state.keys and not opt.get("is_public"):
         await _check_key(request, state, opt.get("scope") or _scope_of(method))
     if opt.get("needs_schema", True) and not state.has_schema:
         raise unavailable()
     if method != "GET":
         await _read_body(request, method)
+    return None
 
 
 def _scope_of(method: str) -> str:

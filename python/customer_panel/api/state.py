@@ -26,6 +26,7 @@ class AppState:
     hub: Hub
     lookup: Lookup
     tickets: Tickets
+    methods: dict[str, str]  # of each route, as in the header Allow
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
