@@ -69,7 +69,8 @@ COUNTERS: tuple[str, ...] = Counts.__struct_fields__
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far an import is: only what is committed counts.
 
-    `eta_sec` is None while it is unknown.
+    `eta_sec` is None while it is unknown. `batches` and `batch_sec` are the batches that this run has
+    committed, and the seconds that their lanes spent on them.
     """
 
     job_id: int | None
@@ -80,6 +81,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_sec: float
     rate_rows_per_sec: float
     eta_sec: float | None
+    batches: int = 0
+    batch_sec: float = 0.0
 
 
 class ImportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

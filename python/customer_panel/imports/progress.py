@@ -25,6 +25,7 @@ class Tally:
         self._done_to: dict[int, int] = {}
         self._start = 0
         self._has_moved = False
+        self._batches, self._batch_sec = 0, 0.0
         self.job_id: int | None = None
         self.phase: Phase = "scanning"
         self.bytes_total = bytes_total
@@ -39,12 +40,17 @@ class Tally:
             if self._rows_before is None:
                 self._rows_before = self._counts.processed
 
-    def committed(self, counts: Counts, lane: int | None = None, done_to: int = 0) -> None:
+    def committed(
+        self, counts: Counts, lane: int | None = None, done_to: int = 0, seconds: float = 0.0
+    ) -> None:
+        """`seconds`: how long it took, where it was a batch of a lane."""
         with self._lock:
             self._counts.add(counts)
             self._has_moved = True
             if lane is not None:
                 self._done_to[lane] = done_to
+                self._batches += 1
+                self._batch_sec += seconds
         self.tell()
 
     def has_moved(self) -> bool:
@@ -81,6 +87,7 @@ class Tally:
             counts = msgspec.structs.replace(self._counts)
             # Each lane is a part of the rows, so of the bytes too.
             done = sum(self._done_to.values()) // max(len(self._done_to), 1)
+            batches, batch_sec = self._batches, self._batch_sec
         elapsed = self.elapsed_s
         left = None
         if self.bytes_total and done > self._start and self.phase == "scanning":
@@ -96,4 +103,6 @@ class Tally:
             if elapsed > 0
             else 0.0,
             eta_sec=left,
+            batches=batches,
+            batch_sec=batch_sec,
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -89,9 +90,10 @@ def run(
                 while (batch := pipeline.next_batch(lane)) is not None:
                     if should_stop() or failures:
                         break
+                    began = time.monotonic()
                     counts = take(batch)
                     batch.release()
-                    tally.committed(counts, lane, batch.span[1])
+                    tally.committed(counts, lane, batch.span[1], time.monotonic() - began)
         except BaseException as wrong:  # raised again below, by the thread that waits for this one
             failures.append(wrong)
         finally:
