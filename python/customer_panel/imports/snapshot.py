@@ -24,6 +24,9 @@ DYING_S = 5.0  # a runner that lost its connection holds the lock again within t
 NOT_DONE = (
     99.9  # per cent, at most, of a job that is not completed: what comes behind the last byte
 )
+# The time a job took is written a moment before it can be seen. A clock that is late by that moment
+# does not go back then.
+COMMIT_MS = 50
 MOST_ENDED = 100  # ended imports in one reading
 NEVER = (1 << 63) - 1  # no import ends after this one
 
@@ -123,14 +126,15 @@ class Watch:
 def standing_of(row: Row, is_running: bool) -> Standing:
     """The figures of a row of the statement `snapshot`."""
     status: Status = row["status"]
-    elapsed_ms = row["elapsed_ms"]
+    ran_ms = late_ms = 0
     if is_running:
-        elapsed_ms += max(row["running_ms"], 0)
+        ran_ms = row["running_ms"]
+        late_ms = 0 if row["phase"] == "maintenance" else COMMIT_MS
     elif status == "RUNNING":
         # Killed: its time ended with its last commit.
         status = "INTERRUPTED"
-        elapsed_ms += max(row["committed_ms"], 0)
-    elapsed = elapsed_ms / 1000
+        ran_ms = row["committed_ms"]
+    elapsed = (row["elapsed_ms"] + max(ran_ms, 0)) / 1000
     counts = Counts(**{name: row[name] for name in COUNTERS})
     return Standing(
         job_id=row["id"],
@@ -142,7 +146,7 @@ def standing_of(row: Row, is_running: bool) -> Standing:
         bytes_read=row["bytes_read"] or 0,
         bytes_total=row["file_size"],
         rate_rows_per_sec=round(counts.processed / elapsed, 1) if elapsed else 0.0,
-        elapsed_sec=elapsed,
+        elapsed_sec=(row["elapsed_ms"] + max(ran_ms - late_ms, 0)) / 1000,
         eta_sec=eta_sec(row, status, elapsed),
         started_at=row["started_at"],
         updated_at=row["updated_at"],

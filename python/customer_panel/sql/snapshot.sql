@@ -16,8 +16,9 @@ SELECT i.id, i.id = (SELECT id FROM chosen) AS is_chosen, i.status, i.phase, s.n
        l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
        (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
        i.elapsed_ms,
-       (extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
-                           - i.claimed_at) * 1000)::bigint AS running_ms,
+       CASE WHEN i.epoch = 0 THEN 0
+            ELSE extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
+                                    - i.claimed_at) * 1000 END::bigint AS running_ms,
        coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms,
        CASE WHEN i.status = 'RUNNING' THEN (<is_runner_alive>) ELSE false END AS is_alive,
        coalesce(r.recent, '[]') AS recent
@@ -37,5 +38,5 @@ SELECT i.id, i.id = (SELECT id FROM chosen) AS is_chosen, i.status, i.phase, s.n
       FROM (SELECT json_build_array(<shown>) AS fields FROM customers AS c
              WHERE c.id = ANY(ARRAY(SELECT unnest(recent_ids) FROM import_lanes WHERE import_id = i.id))
                AND c.deleted_at IS NULL
-             ORDER BY c.updated_at DESC, c.id DESC LIMIT %(recent)s) AS c) AS r ON true
+             ORDER BY date_trunc('milliseconds', c.updated_at) DESC, c.id DESC LIMIT %(recent)s) AS c) AS r ON true
  ORDER BY i.end_number NULLS LAST;
