@@ -136,7 +136,8 @@ RETURNING lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated,
 -- put_lane --
 -- The second half: puts one lane.
 INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash, rows_processed, rows_inserted, rows_updated,
-    rows_unchanged, rows_protected, rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids)
+    rows_unchanged, rows_protected, rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids,
+    committed_at)
 VALUES (%(import_id)s, %(lane)s, %(epoch)s, %(done_to)s, %(tail_hash)s, %(rows_processed)s, %(rows_inserted)s, %(rows_updated)s,
     %(rows_unchanged)s, %(rows_protected)s, %(rows_duplicate)s, %(rows_skipped)s, %(rows_pending)s, %(warnings)s,
-    %(last_row_hash)s, %(last_line)s, %(recent_ids)s);
+    %(last_row_hash)s, %(last_line)s, %(recent_ids)s, clock_timestamp());
