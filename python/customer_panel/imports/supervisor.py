@@ -75,9 +75,11 @@ def run_import(
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as wrong:
             if not run.has_begun or not (is_loss(wrong) or isinstance(wrong, AlreadyRunning)):
-                raise _explained(wrong) from (
-                    None if isinstance(wrong, CustomerPanelError) else wrong
-                )
+                if isinstance(wrong, psycopg.errors.DiskFull):
+                    raise DiskFull(
+                        f"the disk of the database is full: {wrong.diag.message_primary}"
+                    ) from wrong
+                raise
             if isinstance(source, StreamSource):
                 raise SourceNotResumable(
                     "the connection to the database was lost, and a stream cannot be read again"
@@ -92,9 +94,3 @@ def run_import(
             wait = min(wait * 2, LONGEST_WAIT_S)
             with contextlib.suppress(CustomerPanelError):
                 revive()
-
-
-def _explained(wrong: Exception) -> Exception:
-    if isinstance(wrong, psycopg.errors.DiskFull):
-        return DiskFull(f"the disk of the database is full: {wrong.diag.message_primary}")
-    return wrong

@@ -46,6 +46,8 @@ LOOK_S = 1.0  # an interrupted import goes on within two seconds
 FIRST_AWAY_S = 0.1  # a database that restarts is back in less than a second, most often
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0  # after an attempt that failed; a full disk, say
 
+LEAVING = "the server is shutting down"
+
 logger = logging.getLogger("customer_panel.imports")
 
 
@@ -141,7 +143,7 @@ class Worker:
         )
         with self._lock:
             if self._is_leaving or not self.is_alive():
-                raise Stopped("the server is shutting down")
+                raise Stopped(LEAVING)
             if self.running is not None or self._order is not None:
                 raise AlreadyRunning
             self._order = order
@@ -159,7 +161,7 @@ class Worker:
             self._is_leaving = True
             order, self._order = self._order, None
             stop = self._stop
-        _refuse(order, Stopped("the server is shutting down"))
+        _refuse(order, Stopped(LEAVING))
         stop.ask("INTERRUPTED")
         self.wake()
 
@@ -227,14 +229,17 @@ class Worker:
                 conn.close()
 
     def _session(self) -> Connection:
-        """The session to look with, which is notified; the schema is up to date behind it."""
-        if not self.has_schema:
-            migrate(self.dsn)
-            self.has_schema = True
+        """The session to look with, which is notified."""
+        self._migrate()
         if self._conn is None:
             self._conn = connect(self.dsn, part="import worker", autocommit=True)
             self._conn.execute(b"LISTEN customer_panel_requests")
         return self._conn
+
+    def _migrate(self) -> None:
+        if not self.has_schema:
+            migrate(self.dsn)
+            self.has_schema = True
 
     # -- what waits --------------------------------------------------------------------------------
 
@@ -251,9 +256,10 @@ class Worker:
         return LOOK_S
 
     def _taken_up(self, job: Row) -> bool:
-        """Whether anything was done for an import that waits; if not, why is written down."""
+        """Whether the import could be taken up, however that went."""
         if job["requested"] == "CANCELLED":
-            return self._attempted(job["id"], lambda stop: self._given_up(job["id"], stop))
+            self._attempt(job["id"], lambda stop: self._give_up(job["id"], stop))
+            return True
         if job["is_newest"] and job["file_path"] is not None:
             try:
                 source = open_beneath(self.roots, job["file_path"])
@@ -263,12 +269,13 @@ class Worker:
                     logger.warning("import %d waits for its file: %s", job["id"], wrong.message)
             else:
                 with contextlib.closing(source):
-                    return self._attempted(
+                    self._attempt(
                         job["id"],
                         lambda stop: self._run(
                             source, stop, self.tuning, self._begun, resumes=job["id"]
                         ),
                     )
+                return True
         if job["status"] == "RUNNING":
             # Of a stream nothing can be read again.
             self._mark(job["id"], "FAILED" if job["file_path"] is None else "INTERRUPTED")
@@ -280,7 +287,7 @@ class Worker:
             if ledger.try_lock(conn, patience_s=0):
                 ledger.abandon(conn, import_id, status)
 
-    def _given_up(self, import_id: int, stop: Stop) -> None:
+    def _give_up(self, import_id: int, stop: Stop) -> None:
         if give_up(self.dsn, import_id, stop, self._begun):
             logger.info("import %d was given up", import_id)
 
@@ -314,16 +321,19 @@ class Worker:
         return 0.0
 
     def _forget_pause(self, order: Order, source: FileSource) -> None:
-        self._session().execute(
-            statement("forget_pause"),
-            {
-                "import_id": order.resumes,
-                "path": source.name,
-                "device": source.device,
-                "inode": source.inode,
-                "key": ledger.LOCK,
-            },
-        )
+        self._migrate()
+        # A session of its own: the idle one may have been lost without our having noticed yet.
+        with Sessions(self.dsn).job() as conn:
+            conn.execute(
+                statement("forget_pause"),
+                {
+                    "import_id": order.resumes,
+                    "path": source.name,
+                    "device": source.device,
+                    "inode": source.inode,
+                    "key": ledger.LOCK,
+                },
+            )
 
     def _note_progress_every(self, import_id: int, progress_every_ms: int) -> None:
         # A nicety: if the connection is lost here, so is the import's, and told there.
@@ -369,33 +379,26 @@ class Worker:
             *(result.job_id, result.rows_processed, result.rows_inserted),
         )
 
-    def _attempted(self, import_id: int, attempt: Callable[[Stop], None]) -> bool:
-        """Whether there is reason to look again; what goes wrong makes the import rest."""
+    def _attempt(self, import_id: int, attempt: Callable[[Stop], None]) -> None:
+        """Takes up an import that waits; what goes wrong makes it rest."""
         began = time.monotonic()
-        stop = self._entered()
         try:
-            attempt(stop)
-        except (AlreadyRunning, ClaimLost):
-            # Another server was faster, or somebody ended it meanwhile.
-            return True
+            attempt(self._entered())
         except Exception as wrong:
             if is_loss(wrong) and self.running is None:
                 raise
             if time.monotonic() - began > LONGEST_REST_S:
                 self._rests.pop(import_id, None)
             self._failed(import_id, wrong)
-            if self.running is None:
-                self._mark(import_id, "INTERRUPTED")
-                return False
         finally:
             self._exited()
-        return True
 
     def _entered(self) -> Stop:
+        """Raises Stopped when the server shuts down."""
         with self._lock:
-            self._stop = Stop()
             if self._is_leaving:
-                self._stop.ask("INTERRUPTED")
+                raise Stopped(LEAVING)
+            self._stop = Stop()
             return self._stop
 
     def _exited(self) -> None:
@@ -415,7 +418,7 @@ class Worker:
         self._app_told(progress)
 
     def _failed(self, import_id: int, wrong: Exception) -> None:
-        """Says why a run ended, and lets its import rest."""
+        """Says why a run ended, and lets its import rest; another server may have been faster."""
         if isinstance(wrong, Stopped | AlreadyRunning | ClaimLost):
             logger.info("import %d: %s", import_id, wrong.message)
             return
@@ -423,6 +426,8 @@ class Worker:
         seconds = FIRST_REST_S if before is None else min(before.seconds * 2, LONGEST_REST_S)
         self._rests[import_id] = Rest(time.monotonic() + seconds, seconds)
         logger.error("import %d failed: %s", import_id, _told_of(wrong))
+        # The run has written it down itself, unless that failed too.
+        self._mark(import_id, "INTERRUPTED")
 
 
 def _refuse(order: Order | None, wrong: CustomerPanelError) -> None:
