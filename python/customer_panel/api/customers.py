@@ -10,7 +10,6 @@ import msgspec
 from litestar import Request, Router, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
-from litestar.routes import HTTPRoute
 
 from customer_panel.api import idempotency
 from customer_panel.api.envelope import Answer, encode, ok
@@ -222,13 +221,6 @@ router = Router(
     ],
     tags=["Customers"],
 )
-for path in router.routes:
-    # Litestar makes the answer to OPTIONS with the first method of a path and keeps it: without
-    # it the app makes one that knows them all.
-    if isinstance(path, HTTPRoute):
-        path.route_handlers = [
-            handler for handler in path.route_handlers if "OPTIONS" not in handler.http_methods
-        ]
 
 
 def id_of(text: str) -> int:
