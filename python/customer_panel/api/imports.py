@@ -40,8 +40,8 @@ from customer_panel.imports import jobs, rejects
 LIMIT = 100  # a page
 EFFECT_S = 2.0  # how long an answer waits for what was asked
 LOOK_S = 0.05  # how often it looks meanwhile
-WINNER_S = 5.0  # for the same request at the same moment to have its job
-OTHER_S = 0.5  # a job that runs and is not the winner's by then is another one
+BUSY_S = 5.0  # for a worker that runs nothing that is seen
+OTHER_S = 0.5  # for a job that runs to become that of the same request at the same moment
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -105,10 +105,7 @@ async def start_import(
     key = None
     if idempotency_key is not None:
         key = idempotency.key_of(request, "startImport", await request.body())
-    async with connection(state.pool) as conn:
-        import_id = await idempotency.find(conn, key) if key else None
-    if import_id is None:
-        import_id = await _started(state, path, data, key)
+    import_id = await _started(state, path, data, key)
     return await _shown(state, import_id, "Import started")
 
 
@@ -197,7 +194,6 @@ async def resume_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
         found = await jobs.one(conn, import_id)
     if found.status == "RUNNING":
         raise AlreadyRunning
-    await _refuse_while_running(state)
     if not found.is_waiting or found.requested == "CANCELLED":
         raise _conflict(found, "resumed")
     if found.standing.file_path is None:
@@ -282,7 +278,9 @@ router = Router(
 async def _started(
     state: AppState, path: str, wanted: StartImport, key: idempotency.Key | None
 ) -> int:
-    """The number of the import once it is claimed; of the same request at once, the winner's."""
+    """The number of the import once it is claimed; of the same request before or at once, the
+    number that it got.
+    """
     is_noted = False
 
     def created(conn: psycopg.Connection[Any], import_id: int) -> None:
@@ -292,20 +290,16 @@ async def _started(
             is_noted = True
 
     try:
-        await _refuse_while_running(state)
         import_id = await _claimed(
             state,
             path,
+            key,
             batch_rows=wanted.batch_size,
             progress_every_ms=wanted.progress_update_every_ms,
             created=created,
         )
     except idempotency.Repeated as earlier:
         return earlier.created_id
-    except AlreadyRunning:
-        if key is None:
-            raise
-        return await _winner(state, key)
     if key is not None and not is_noted:
         # One that was interrupted goes on; it was created long ago.
         async with connection(state.pool) as conn, conn.transaction():
@@ -314,31 +308,31 @@ async def _started(
     return import_id
 
 
-async def _refuse_while_running(state: AppState) -> None:
-    async with connection(state.pool) as conn:
-        if await jobs.is_running(conn):
-            raise AlreadyRunning
-
-
-async def _claimed(state: AppState, path: str, **wanted: Any) -> int:
-    try:
-        return await asyncio.wrap_future(state.worker.submit(path, **wanted))
-    except Stopped:
-        raise unavailable("The server is shutting down; try again") from None
-
-
-async def _winner(state: AppState, key: idempotency.Key) -> int:
-    """The import of the same request, which came a moment before. Raises AlreadyRunning."""
+async def _claimed(
+    state: AppState, path: str, key: idempotency.Key | None = None, **wanted: Any
+) -> int:
+    """Raises AlreadyRunning when an import is seen to run: a worker may be busy for a moment with
+    the end of one that is completed, or with a start that fails.
+    """
     began = time.monotonic()
     while True:
         async with connection(state.pool) as conn:
             is_running = await jobs.is_running(conn)
             # Read behind it: an import and its key are committed together.
-            import_id = await idempotency.find(conn, key)
-        if import_id is not None:
-            return import_id
-        if time.monotonic() - began > (OTHER_S if is_running else WINNER_S):
+            earlier = await idempotency.find(conn, key) if key else None
+        if earlier is not None:
+            return earlier
+        waited = time.monotonic() - began
+        if is_running and (key is None or waited > OTHER_S):
             raise AlreadyRunning
+        try:
+            if not is_running:
+                return await asyncio.wrap_future(state.worker.submit(path, **wanted))
+        except Stopped:
+            raise unavailable("The server is shutting down; try again") from None
+        except AlreadyRunning:
+            if waited > BUSY_S:
+                raise
         await asyncio.sleep(LOOK_S)
 
 
