@@ -171,12 +171,11 @@ class Origins:
         )
 
     def preflight(self, origin: bytes) -> list[Header]:
-        """The answer to a browser that asks before it calls."""
+        """What the answer to a browser that asks before it calls has besides."""
         vary = b"origin, access-control-request-method, access-control-request-headers"
         headers: list[Header] = [(b"vary", vary)]
-        if found := self.headers(origin):
+        if self.headers(origin):
             headers += [
-                found[0],
                 (b"access-control-allow-methods", ALLOWED_METHODS),
                 (b"access-control-allow-headers", ALLOWED_HEADERS),
                 (b"access-control-max-age", PREFLIGHT_S),
