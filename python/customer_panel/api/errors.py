@@ -209,7 +209,9 @@ def _detail(found: dict[str, Any]) -> Detail:
     message = str(found.get("message", "is not valid"))
     if "matching regex" in message:
         message = "is not of the form that is allowed"
-    return Detail(str(found.get("key", "request")), message.replace("`", ""))
+    # Litestar names the handler's argument; a client knows the camelCase one of its query.
+    name = re.sub("_(.)", lambda letter: letter[1].upper(), str(found.get("key", "request")))
+    return Detail(name, message.replace("`", ""))
 
 
 def _example(status: int) -> ErrorResponse:
