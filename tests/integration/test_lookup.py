@@ -17,8 +17,9 @@ from crowd import (
     terminate,
 )
 from customer_panel.api.errors import as_api_error
-from customer_panel.customers import store
-from customer_panel.customers.lookup import Lookup
+from customer_panel.customers import lookup, store
+from customer_panel.customers.lookup import Link, Lookup
+from customer_panel.db import pool
 
 
 def looked_up(dsn: str, question: Callable[[Lookup], Awaitable[Any]]) -> Any:
@@ -143,6 +144,42 @@ def test_without_a_server_everybody_is_told_at_once(tmp_path):
     got = looked_up(f"postgresql://postgres@/x?host={tmp_path}", ask)
     assert {type(one) for one in got} == {psycopg.OperationalError}
     assert as_api_error(got[0]).status == 503
+
+
+@pytest.mark.parametrize("moment", ["connecting", "asked"])
+def test_a_server_that_falls_silent_is_given_up(dsn, crowd, monkeypatch, moment):
+    """Its socket stays open and nothing comes: a stopped process, a network that swallows packets."""
+    monkeypatch.setattr(lookup, "CONNECT_S" if moment == "connecting" else "ANSWER_S", 0.2)
+
+    async def ask(lookup: Lookup) -> None:
+        blocked = "database_seed" if moment == "connecting" else "customers"
+        with psycopg.connect(dsn) as blocker:
+            blocker.execute(f"LOCK TABLE {blocked} IN ACCESS EXCLUSIVE MODE".encode())
+            async with asyncio.timeout(5):
+                with pytest.raises(pg.ConnectionTimeout):
+                    await lookup.get(1)
+                with pytest.raises(pg.ConnectionTimeout):
+                    await lookup.get(1)
+        monkeypatch.undo()
+        check(1, await lookup.get(1), crowd)
+
+    if moment == "connecting":
+        slow = b"SELECT count(*) FROM database_seed"
+        monkeypatch.setattr(pool, "statement", lambda name: slow)
+    looked_up(dsn, ask)
+
+
+def test_what_cannot_be_read_is_an_error_for_those_who_asked(dsn, crowd, monkeypatch):
+    async def ask(lookup: Lookup) -> None:
+        await lookup.get(1)
+        with monkeypatch.context() as broken:
+            broken.setattr(Link, "rows", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                async with asyncio.timeout(5):
+                    await lookup.get(1)
+        check(1, await lookup.get(1), crowd)
+
+    looked_up(dsn, ask)
 
 
 def test_a_query_that_fails_fails_for_those_who_asked(dsn, database, crowd):

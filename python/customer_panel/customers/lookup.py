@@ -8,7 +8,6 @@ the query (16 connections: 17,600 look-ups a second, 7,000 with them).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +81,8 @@ class Lookup:
             self._asked, self._waiting = self._waiting, {}
             self._is_again = False
         if self._link is None or self._link.is_lost:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            assert self._loop is not None
+            self._connecting = self._loop.create_task(self._connect())
             return
         ids = "{" + ",".join(map(str, self._asked)) + "}"
         self._link.ask(
@@ -93,41 +93,38 @@ class Lookup:
         )
 
     def _answered(self, answer: PGresult | psycopg.Error) -> None:
-        assert self._link is not None
-        if isinstance(answer, psycopg.Error):
-            if self._link.is_lost and not self._is_again:
-                self._is_again = True
-            else:
-                asked, self._asked = self._asked, {}
-                _fail(asked, answer)
+        link = self._link
+        assert link is not None
+        is_unheard = isinstance(answer, psycopg.Error) and link.is_lost
+        if is_unheard and not self._is_again and not isinstance(answer, errors.ConnectionTimeout):
+            self._is_again = True
         else:
             asked, self._asked = self._asked, {}
-            rows = {row[0]: row for row in self._link.rows(answer)}
-            for customer, futures in asked.items():
-                row = rows.get(customer)
-                for future in futures:
-                    if not future.done():
-                        future.set_result(row)
+            try:
+                rows = {row[0]: row for row in link.rows(answer)}
+            except Exception as wrong:  # whatever it is: nobody waits for ever
+                _fail(asked, wrong)
+            else:
+                _answer(asked, rows)
         self._ask()
 
     async def _connect(self) -> None:
-        wrong: psycopg.Error | None = None
         try:
             if self._link is not None:
                 await self._link.close()
                 self._link = None
-            self._link = await Link.open(self._dsn)
-        except psycopg.Error as refused:
-            wrong = refused
-        finally:
-            self._connecting = None
-        if wrong is not None:
+            async with asyncio.timeout(CONNECT_S):
+                self._link = await Link.open(self._dsn)
+        except Exception as wrong:  # whatever it is: nobody waits for ever
+            if isinstance(wrong, TimeoutError):
+                wrong = errors.ConnectionTimeout("no answer")
             # Who came while this was tried has his answer too; the next one tries again.
             asked, self._asked = self._asked, {}
             waiting, self._waiting = self._waiting, {}
             _fail(asked, wrong)
             _fail(waiting, wrong)
-            return
+        finally:
+            self._connecting = None
         self._ask()
 
 
@@ -151,6 +148,7 @@ class Link:
         """A connection with the look-up prepared. Raises psycopg.Error."""
         limits = options() | {"connect_timeout": int(CONNECT_S)}
         conn = await psycopg.AsyncConnection.connect(dsn, **limits)
+        link = None
         try:
             await configure(conn)
             link = cls(conn)
@@ -168,7 +166,7 @@ class Link:
             link.ask(lambda pgconn: pgconn.send_prepare(NAME, query), told)
             await prepared
         except BaseException:
-            await conn.close()
+            await (conn if link is None else link).close()
             raise
         return link
 
@@ -182,7 +180,7 @@ class Link:
         """Sends a question. `told` is called with the result, or with what went wrong."""
         self._told = told
         self._timer = self._loop.call_later(
-            ANSWER_S, self._lose, psycopg.OperationalError("no answer")
+            ANSWER_S, self._lose, errors.ConnectionTimeout("no answer")
         )
         try:
             send(self._pgconn)
@@ -191,9 +189,12 @@ class Link:
             # Told in a turn of its own: nobody is called from within his own call.
             self._loop.call_soon(self._lose, wrong)
 
-    def rows(self, result: PGresult) -> list[Row]:
-        self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
+    def rows(self, answer: PGresult | psycopg.Error) -> list[Row]:
+        """The rows of a result. Raises what went wrong instead."""
+        if isinstance(answer, psycopg.Error):
+            raise answer
+        self._transformer.set_pgresult(answer)
+        return self._transformer.load_rows(0, answer.ntuples, tuple)
 
     def _flush(self) -> None:
         if self._pgconn.flush():
@@ -251,8 +252,16 @@ class Link:
             self._timer = None
 
 
-def _fail(waiting: Waiting, wrong: psycopg.Error) -> None:
-    for futures in waiting.values():
+def _answer(asked: Waiting, rows: dict[int, Row]) -> None:
+    for customer, futures in asked.items():
+        row = rows.get(customer)
         for future in futures:
-            with contextlib.suppress(asyncio.InvalidStateError):
+            if not future.done():
+                future.set_result(row)
+
+
+def _fail(asked: Waiting, wrong: Exception) -> None:
+    for futures in asked.values():
+        for future in futures:
+            if not future.done():
                 future.set_exception(wrong)
