@@ -40,8 +40,8 @@ from customer_panel.imports import jobs, rejects
 LIMIT = 100  # a page
 EFFECT_S = 2.0  # how long an answer waits for what was asked
 LOOK_S = 0.05  # how often it looks meanwhile
-BUSY_S = 5.0  # for a worker that runs nothing that is seen
-OTHER_S = 0.5  # for a job that runs to become that of the same request at the same moment
+BUSY_S = 5.0  # for a worker that is through with an import, or begins one
+SAME_S = 0.5  # for an import that runs to become that of the same request at the same moment
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -311,28 +311,32 @@ async def _started(
 async def _claimed(
     state: AppState, path: str, key: idempotency.Key | None = None, **wanted: Any
 ) -> int:
-    """Raises AlreadyRunning when an import is seen to run: a worker may be busy for a moment with
-    the end of one that is completed, or with a start that fails.
+    """The number of the import once it is claimed; or, with a key, of the same request before.
+
+    Raises AlreadyRunning.
     """
     began = time.monotonic()
     while True:
+        # Read before its state is: an import that is over by then ended before this request came.
+        ending = state.worker.running
         async with connection(state.pool) as conn:
             is_running = await jobs.is_running(conn)
             # Read behind it: an import and its key are committed together.
             earlier = await idempotency.find(conn, key) if key else None
         if earlier is not None:
             return earlier
-        waited = time.monotonic() - began
-        if is_running and (key is None or waited > OTHER_S):
-            raise AlreadyRunning
-        try:
-            if not is_running:
+        patience_s = BUSY_S
+        if is_running:
+            patience_s = SAME_S if key else 0
+        elif ending is None:
+            try:
                 return await asyncio.wrap_future(state.worker.submit(path, **wanted))
-        except Stopped:
-            raise unavailable("The server is shutting down; try again") from None
-        except AlreadyRunning:
-            if waited > BUSY_S:
-                raise
+            except AlreadyRunning:
+                patience_s = BUSY_S if key else 0
+            except Stopped:
+                raise unavailable("The server is shutting down; try again") from None
+        if time.monotonic() - began >= patience_s:
+            raise AlreadyRunning
         await asyncio.sleep(LOOK_S)
 
 
