@@ -52,7 +52,11 @@ class Document:
     def payload(self) -> bytes:
         # An app that nobody calls: one that is served would also serve pages that load their
         # scripts from elsewhere.
-        app = Litestar(self._routers, openapi_config=_config(needs_key=self._needs_key))
+        app = Litestar(
+            self._routers,
+            openapi_config=_config(needs_key=self._needs_key),
+            logging_config=None,
+        )
         described = app.openapi_schema.to_schema()
         for path, operations in described["paths"].items():
             if path.startswith("/health/") and self._needs_key:
