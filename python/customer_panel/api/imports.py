@@ -340,7 +340,7 @@ async def _claimed(
         await asyncio.sleep(LOOK_S)
 
 
-# -- reading and showing -------------------------------------------------------------------------------------
+# -- reading and showing -------------------------------------------------------------------------
 
 
 def _id(text: str) -> int:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -30,8 +28,10 @@ from customer_panel.errors import (
     described,
 )
 from customer_panel.imports import ledger
+from customer_panel.imports.bell import Bell
 from customer_panel.imports.give_up import give_up
 from customer_panel.imports.model import Options, Progress, Row, Tuning
+from customer_panel.imports.rests import Rests
 from customer_panel.imports.roots import open_beneath
 from customer_panel.imports.sessions import Sessions, is_loss
 from customer_panel.imports.sources import FileSource
@@ -44,8 +44,7 @@ Connection = psycopg.Connection[Any]
 Created = Callable[[Connection, int], None]
 LOOK_S = 1.0  # an interrupted import goes on within two seconds
 FIRST_AWAY_S = 0.1  # a database that restarts is back in less than a second, most often
-FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0  # after an attempt that failed; a full disk, say
-
+LONGEST_AWAY_S = 60.0  # for what waiting does not cure: a schema that is too new, say
 LEAVING = "the server is shutting down"
 
 logger = logging.getLogger("customer_panel.imports")
@@ -60,13 +59,6 @@ class Order(msgspec.Struct, kw_only=True):
     progress_every_ms: int | None
     created: Created
     future: Future[int]
-
-
-class Rest(msgspec.Struct):
-    """When an import that failed is tried again, and how long that was put off."""
-
-    until: float
-    seconds: float
 
 
 class Worker:
@@ -100,12 +92,10 @@ class Worker:
         self._stop = Stop()
         self._is_leaving = False
         self._conn: Connection | None = None
-        self._rests: dict[int, Rest] = {}
+        self._rests = Rests()
         self._shut: set[int] = set()  # imports whose file cannot be opened, and that was said
-        self._away_s = 0.0
-        self._bell, self._button = socket.socketpair()
-        self._bell.setblocking(False)
-        self._button.setblocking(False)
+        self._is_away, self._away_s = False, 0.0
+        self._bell = Bell()
         self._thread = threading.Thread(target=self._work, name="cp-worker", daemon=True)
 
     # -- for other threads -------------------------------------------------------------------------
@@ -152,8 +142,7 @@ class Worker:
 
     def wake(self) -> None:
         """Makes it look now."""
-        with contextlib.suppress(BlockingIOError):  # it rings already
-            self._button.send(b"\0")
+        self._bell.ring()
 
     def ask_stop(self) -> None:
         """Interrupts what runs, at the next batch border, and ends the thread."""
@@ -177,29 +166,20 @@ class Worker:
         wait_s = 0.0
         while True:
             try:
-                self._wait(wait_s)
+                self._bell.wait(wait_s, self._conn)
                 if self._is_leaving:
                     break
+                if self._is_away:
+                    with contextlib.suppress(CustomerPanelError):
+                        self._revive()
                 order = self._taken()
                 wait_s = self._look() if order is None else self._serve(order)
-                self._away_s = 0.0
+                if self._is_away:
+                    logger.info("the database is back")
+                self._is_away, self._away_s = False, 0.0
             except Exception as wrong:  # the thread outlives all of it, and says what it was
-                wait_s = self._recovered(wrong)
+                wait_s = self._put_off(wrong)
         self._leave()
-
-    def _wait(self, seconds: float) -> None:
-        """Until the time is over, the bell rings or the database notifies."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._bell, selectors.EVENT_READ)
-            if self._conn is not None:
-                selector.register(self._conn.fileno(), selectors.EVENT_READ)
-            selector.select(seconds)
-        with contextlib.suppress(BlockingIOError):
-            while self._bell.recv(64):
-                pass
-        if self._conn is not None:
-            for _ in self._conn.notifies(timeout=0):
-                pass
 
     def _taken(self) -> Order | None:
         with self._lock:
@@ -207,18 +187,16 @@ class Worker:
         # Who does not wait any more has been told nothing: there is no import.
         return order if order is not None and order.future.set_running_or_notify_cancel() else None
 
-    def _recovered(self, wrong: Exception) -> float:
-        """After a failure that is no import's: seconds to wait."""
+    def _put_off(self, wrong: Exception) -> float:
+        """After a failure that is no import's: seconds until the next look."""
         self._leave()
-        if is_loss(wrong):
-            if not self._away_s:
-                logger.warning("the database is away; waiting for it")
-            self._away_s = min(self._away_s * 2 or FIRST_AWAY_S, LOOK_S)
-            with contextlib.suppress(CustomerPanelError):
-                self._revive()
-            return self._away_s
-        self._away_s = min(self._away_s * 2 or FIRST_REST_S, LONGEST_REST_S)
-        logger.error("looking for imports failed: %s", _told_of(wrong))
+        longest = LOOK_S if is_loss(wrong) else LONGEST_AWAY_S
+        self._away_s = min(self._away_s * 2 or FIRST_AWAY_S, longest)
+        if not is_loss(wrong):
+            logger.error("looking for imports failed: %s", _told_of(wrong))
+        elif not self._is_away:
+            self._is_away = True
+            logger.warning("the database is away; waiting for it")
         return self._away_s
 
     def _leave(self) -> None:
@@ -247,11 +225,10 @@ class Worker:
         """Takes up the first import that waits and can be; seconds until the next look."""
         waiting = ledger.rows(self._session(), "waiting_imports", key=ledger.LOCK)
         numbers = {job["id"] for job in waiting}
-        self._rests = {number: rest for number, rest in self._rests.items() if number in numbers}
+        self._rests.keep(numbers)
         self._shut &= numbers
         for job in waiting:
-            rest = self._rests.get(job["id"])
-            if (rest is None or time.monotonic() >= rest.until) and self._taken_up(job):
+            if self._rests.is_over(job["id"]) and self._taken_up(job):
                 return 0.0
         return LOOK_S
 
@@ -387,9 +364,7 @@ class Worker:
         except Exception as wrong:
             if is_loss(wrong) and self.running is None:
                 raise
-            if time.monotonic() - began > LONGEST_REST_S:
-                self._rests.pop(import_id, None)
-            self._failed(import_id, wrong)
+            self._failed(import_id, wrong, time.monotonic() - began)
         finally:
             self._exited()
 
@@ -417,14 +392,12 @@ class Worker:
         self.progress = progress
         self._app_told(progress)
 
-    def _failed(self, import_id: int, wrong: Exception) -> None:
+    def _failed(self, import_id: int, wrong: Exception, attempted_s: float = 0.0) -> None:
         """Says why a run ended, and lets its import rest; another server may have been faster."""
         if isinstance(wrong, Stopped | AlreadyRunning | ClaimLost):
             logger.info("import %d: %s", import_id, wrong.message)
             return
-        before = self._rests.get(import_id)
-        seconds = FIRST_REST_S if before is None else min(before.seconds * 2, LONGEST_REST_S)
-        self._rests[import_id] = Rest(time.monotonic() + seconds, seconds)
+        self._rests.begin(import_id, attempted_s)
         logger.error("import %d failed: %s", import_id, _told_of(wrong))
         # The run has written it down itself, unless that failed too.
         self._mark(import_id, "INTERRUPTED")
