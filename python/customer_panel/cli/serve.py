@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 BACKLOG = 2048  # connections that wait to be accepted, while the server starts too
 GRACE_S = 2  # for answers that are under way when the server is stopped
 KEEP_ALIVE_S = 15  # an idle connection; a page's next call is most often there by then
-# A client that vanished without a word is noticed within 30 s: 10 s of silence, three questions.
-KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+# A client that vanished without a word is noticed in time: after 5 s of silence, three questions.
+KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 12_000}
 
 
 @click.command(cls=rich_click.RichCommand)

@@ -17,7 +17,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Pool = AsyncConnectionPool[Connection]
 
 SIZE = 8  # a query takes a millisecond or two: this is thousands a second
-WAIT_S = 3.0  # for a free connection, or a server that comes back; then 503
+WAIT_S = 2.0  # for a free connection, or a server that comes back; then 503
 RECONNECT_S = 1.0  # the pool's own attempts; longer ones back off to minutes, a request asks anew
 
 
