@@ -376,6 +376,40 @@ def test_heartbeats_go_to_all(dsn):
     asyncio.run(listen())
 
 
+def test_readers_that_never_read_cost_next_to_nothing_and_slow_nobody(serve, dsn, jobs, tmp_path):
+    run(csv(tmp_path / "customers.csv", 400), dsn)
+    server = serve(DATABASE_URL=dsn, SSE_HEARTBEAT_MS=60_000)
+    with psycopg.connect(dsn, autocommit=True) as hold:
+        hold.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        jobs(JOB, {"status": "RUNNING", "every": None})
+        jobs("UPDATE import_lanes SET recent_ids = ARRAY(SELECT id FROM customers LIMIT 200)")
+        asleep = [server.stream("?recentLimit=200") for _ in range(20)]
+        with server.stream("?recentLimit=200") as awake:
+            size = len(json.dumps(awake.message().payload))
+            assert size > 50_000
+            before = server.rss_bytes()
+            # Far more than all buffers between the two hold.
+            slowest = 0.0
+            for _ in range(100):
+                began = time.monotonic()
+                hold.execute(STATUS)
+                assert awake.message().kind == "progress"
+                slowest = max(slowest, time.monotonic() - began)
+            assert slowest < 1
+            # The kernel has what it took; the server at most a message and its buffer for each.
+            assert server.rss_bytes() - before < len(asleep) * (size + (64 << 10)) + (16 << 20)
+            hold.execute(ENDED, {"count": 1})
+            assert awake.until("done")[-1].payload["jobId"] == "3"
+        # Whoever reads again finds the end, and only the latest progress before it.
+        late = asleep.pop()
+        told = late.until("done")
+        assert told[-1].payload["jobId"] == "3"
+        assert len(told) < 80
+    assert server.terminate() < 5
+    for stream in asleep:
+        stream.close()
+
+
 # -- what was missed ------------------------------------------------------------------------------
 
 
@@ -546,7 +580,8 @@ JOB = """
 WITH job AS (
     INSERT INTO imports (source_id, status, phase, delimiter, headers, mapping, data_start,
                          header_lines, rules_version, options, file_size, progress_every_ms)
-    SELECT id, %(status)s, 'scanning', ',', '{}', '[]', 0, 1, 1, '{}', 1000, %(every)s FROM sources
+    SELECT id, %(status)s, 'scanning', ',', '{}', '[]', 0, 1, 1, '{}', 1000, %(every)s
+      FROM sources WHERE name = 'made by hand'
     RETURNING id)
 INSERT INTO import_lanes (import_id, lane, epoch, done_to) SELECT id, 0, 0, 0 FROM job
 """
@@ -556,6 +591,6 @@ ENDED = """
 INSERT INTO imports (source_id, status, phase, delimiter, headers, mapping, data_start, header_lines,
                      rules_version, options, end_number)
 SELECT id, 'COMPLETED', 'done', ',', '{}', '[]', 0, 1, 1, '{}', nextval('import_ends')
-  FROM sources, generate_series(1, %(count)s)
+  FROM sources, generate_series(1, %(count)s) WHERE name = 'made by hand'
 RETURNING pg_notify('customer_panel', '{"jobId": "0", "status": "COMPLETED"}')
 """
