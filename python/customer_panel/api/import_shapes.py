@@ -14,7 +14,7 @@ from customer_panel.imports import jobs, rejects
 from customer_panel.imports.model import Phase
 from customer_panel.imports.states import Status
 
-NOTHING = View(recent=0, total_rows=None)
+NO_CUSTOMERS = View(recent=0, total_rows=None)
 
 
 class StartImport(
@@ -28,8 +28,7 @@ class StartImport(
             Meta(
                 min_length=1,
                 max_length=2048,
-                description="A file beneath IMPORT_ROOTS. Default: CSV_PATH.",
-                examples=["data/customers.csv"],
+                description="A file beneath IMPORT_ROOTS, data/customers.csv say. Default: CSV_PATH.",
             ),
         ]
         | None
@@ -70,6 +69,10 @@ class StartImport(
         ]
         | None
     ) = None
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request that says all by its path: `{}`, or none."""
 
 
 class Job(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
@@ -158,7 +161,7 @@ _SHARED = [name for name in Job.__struct_fields__ if name not in ("id", "request
 
 def job_of(job: jobs.Job) -> Job:
     """What clients see of an import."""
-    progress = progress_of(job.standing, NOTHING)
+    progress = progress_of(job.standing, NO_CUSTOMERS)
     return Job(
         id=str(job.standing.job_id),
         requested=job.requested,

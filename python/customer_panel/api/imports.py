@@ -7,13 +7,12 @@ import csv
 import io
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import psycopg
 from litestar import Request, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Example, Operation, RequestBody
+from litestar.openapi.spec import Example
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.response import Stream
 
@@ -24,6 +23,7 @@ from customer_panel.api.import_shapes import (
     JobPage,
     JobPageResponse,
     JobResponse,
+    Nothing,
     RejectPage,
     RejectPageResponse,
     StartImport,
@@ -46,15 +46,6 @@ SAME_S = 0.5  # for an import that runs to become that of the same request at th
 AnyRequest = Request[Any, Any, Any]
 
 
-@dataclass
-class BodyOptional(Operation):
-    """An operation whose body may be left away."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.request_body, RequestBody):
-            self.request_body.required = False
-
-
 Id = Annotated[
     str,
     PathParameter(
@@ -65,7 +56,7 @@ Id = Annotated[
 Page = Annotated[str, QueryParameter(schema_extra=whole(1, jobs.LARGEST, default=1))]
 Limit = Annotated[str, QueryParameter(schema_extra=whole(1, LIMIT, default=10))]
 STEERED = {"scope": "import"}
-DEFAULTS = StartImport()
+DEFAULTS, NOTHING = StartImport(), Nothing()
 
 
 # -- handlers ------------------------------------------------------------------------------------
@@ -78,7 +69,6 @@ DEFAULTS = StartImport()
     status_code=200,
     opt=STEERED,
     operation_id="startImport",
-    operation_class=BodyOptional,
     summary="Start an import",
     responses=responses(400, 409, 413, 415, 503),
 )
@@ -136,13 +126,19 @@ async def get_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
 
 @post(
     "/imports/{id:str}/pause",
+    dto=JsonBody[Nothing],
+    return_dto=None,
     status_code=200,
     opt=STEERED,
     operation_id="pauseImport",
     summary="Pause a running import at the next batch border",
-    responses=responses(400, 404, 409, 415, 503),
+    responses=responses(400, 404, 409, 413, 415, 503),
 )
-async def pause_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
+async def pause_import(
+    request: AnyRequest,
+    job: Id,
+    data: Nothing = NOTHING,  # noqa: ARG001
+) -> Answer[JobResponse]:
     """It stays paused until somebody resumes it. The answer waits up to two seconds for the effect,
     then tells the state as it is.
     """
@@ -157,13 +153,19 @@ async def pause_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
 
 @post(
     "/imports/{id:str}/cancel",
+    dto=JsonBody[Nothing],
+    return_dto=None,
     status_code=200,
     opt=STEERED,
     operation_id="cancelImport",
     summary="Give an import up; what it wrote stays",
-    responses=responses(400, 404, 409, 415, 503),
+    responses=responses(400, 404, 409, 413, 415, 503),
 )
-async def cancel_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
+async def cancel_import(
+    request: AnyRequest,
+    job: Id,
+    data: Nothing = NOTHING,  # noqa: ARG001
+) -> Answer[JobResponse]:
     """The answer waits up to two seconds for the effect, then tells the state as it is."""
     state, import_id = panel(request), _id(job)
     async with connection(state.pool) as conn:
@@ -182,13 +184,19 @@ async def cancel_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
 
 @post(
     "/imports/{id:str}/resume",
+    dto=JsonBody[Nothing],
+    return_dto=None,
     status_code=200,
     opt=STEERED,
     operation_id="resumeImport",
     summary="Go on with a paused or interrupted import",
-    responses=responses(400, 404, 409, 415, 503),
+    responses=responses(400, 404, 409, 413, 415, 503),
 )
-async def resume_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
+async def resume_import(
+    request: AnyRequest,
+    job: Id,
+    data: Nothing = NOTHING,  # noqa: ARG001
+) -> Answer[JobResponse]:
     state, import_id = panel(request), _id(job)
     async with connection(state.pool) as conn:
         found = await jobs.one(conn, import_id)
