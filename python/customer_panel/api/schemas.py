@@ -137,6 +137,15 @@ def _limits(name: str, example: str, pattern: str = NOT_NUL, refused: str = "has
 Identity = Annotated[
     str, _limits("customer_id", "dE014d010c7ab0c", NOT_BLANK, "is blank or has a NUL")
 ]
+# Without an example: it would be another customer's.
+SameIdentity = Annotated[
+    str,
+    Meta(
+        max_length=BY_NAME["customer_id"].limit,
+        pattern=NOT_BLANK,
+        description="Refused unless it is the customer's own.",
+    ),
+]
 FirstName = Annotated[str, _limits("first_name", "Ada", NOT_BLANK, "is blank or has a NUL")]
 LastName = Annotated[str, _limits("last_name", "Lovelace")]
 Company = Annotated[str, _limits("company", "Analytical Engines Ltd")]
@@ -188,7 +197,7 @@ class UpdateCustomer(
 ):
     """The fields to change; null clears one. `customerId` only as it is."""
 
-    customer_id: Identity | UnsetType = UNSET
+    customer_id: SameIdentity | UnsetType = UNSET
     first_name: FirstName | UnsetType | None = UNSET
     last_name: LastName | UnsetType | None = UNSET
     company: Company | UnsetType | None = UNSET
