@@ -40,6 +40,7 @@ from customer_panel.imports import jobs, rejects
 LIMIT = 100  # a page
 EFFECT_S = 2.0  # how long an answer waits for what was asked
 LOOK_S = 0.05  # how often it looks meanwhile
+BEGIN_S = 30.0  # for an import to begin; somebody may hold the whole table
 BUSY_S = 5.0  # for a worker that is through with an import, or begins one
 SAME_S = 0.5  # for an import that runs to become that of the same request at the same moment
 
@@ -338,11 +339,14 @@ async def _claimed(
             patience_s = SAME_S if key else 0
         elif ending is None:
             try:
-                return await asyncio.wrap_future(state.worker.submit(path, **wanted))
+                async with asyncio.timeout(BEGIN_S):
+                    return await asyncio.wrap_future(state.worker.submit(path, **wanted))
             except AlreadyRunning:
                 patience_s = BUSY_S if key else 0
             except Stopped:
                 raise unavailable("The server is shutting down; try again") from None
+            except TimeoutError:
+                raise unavailable("The import waits for the database; see the list") from None
         if time.monotonic() - began >= patience_s:
             raise AlreadyRunning
         await asyncio.sleep(LOOK_S)
