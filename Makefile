@@ -45,8 +45,8 @@ run: .venv/.built $(if $(CSV),,$(SAMPLE)) ## import a sample, or your file: make
 	3) printf '%s\n' '' 'All other rows are in; exit code 3 means that some were set aside.' ;; \
 	esac; exit $$code
 
-serve: ## the HTTP API
-	@echo "make serve: comes with the HTTP API, which is not part of this version yet."
+serve: .venv/.built ## the HTTP API on http://localhost:3000, until Ctrl-C
+	@exec $(BIN)/customer-panel serve
 
 bench: .venv/.built ## the figures: first load and re-sync against plain psql
 	@$(BIN)/customer-panel bench first-load

@@ -110,3 +110,76 @@ def test_example_file_is_accepted(tmp_path: Path) -> None:
 
 def test_table_names_fields_of_the_struct_once() -> None:
     assert sorted(setting.field for setting in SETTINGS) == sorted(Settings.__struct_fields__)
+
+
+# -- those of the server --------------------------------------------------------------------------
+
+
+def test_defaults_of_the_server_are_closed() -> None:
+    settings = load()
+    assert (settings.api_keys, settings.allow_no_auth, settings.max_streams) == ((), False, 500)
+    assert settings.cors_origins == ("http://localhost:*", "http://127.0.0.1:*")
+    assert settings.roots() == (Path.cwd() / "data",)
+    assert load(CSV_PATH="in/customers.csv").roots() == (Path.cwd() / "in",)
+    assert load(CSV_PATH="/a/b.csv", IMPORT_ROOTS="/x:y").roots() == (Path("/x"), Path.cwd() / "y")
+
+
+def test_keys_have_scopes() -> None:
+    long = "0123456789abcdef"
+    keys = load(CP_API_KEYS=f"{long}:read, {long}0:write+import,{long}1").api_keys
+    assert [key.scopes for key in keys] == [
+        {"read"},
+        {"write", "import"},
+        {"read", "write", "import"},
+    ]
+    assert len({key.digest for key in keys}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CP_API_KEYS", "secret-short"),
+        ("CP_API_KEYS", "secret-0123456789:all"),
+        ("CP_API_KEYS", "secret-0123456789:"),
+        ("CP_API_KEYS", "secret-0123456789:read,secret-0123456789:write"),
+        ("CP_API_KEYS", "secret 0123456789"),
+        ("CP_API_KEYS", "secret-0123456789:read:write"),
+        ("CP_ALLOW_NO_AUTH", "yes"),
+        ("CP_ALLOWED_HOSTS", "panel.example:80"),
+        ("CP_ALLOWED_HOSTS", "http://panel.example"),
+        ("CORS_ORIGINS", "panel.example"),
+        ("CORS_ORIGINS", "https://panel.example/"),
+        ("CORS_ORIGINS", "https://*.example"),
+        ("HOST", "http://localhost"),
+        ("HOST", "a b"),
+        ("SSE_MAX_STREAMS", "0"),
+    ],
+)
+def test_a_value_of_the_server_that_is_ill_formed_names_the_setting(name: str, text: str) -> None:
+    with pytest.raises(errors.SettingsError, match=rf"^{name}: ") as raised:
+        load(**{name: text})
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("CORS_ORIGINS", "https://a.example, http://[::1]:*", "https://a.example,http://[::1]:*"),
+        ("CORS_ORIGINS", "*", "*"),
+        ("CP_ALLOWED_HOSTS", "Panel.example,[::1],*", "panel.example,::1,*"),
+        ("IMPORT_ROOTS", "/a:/b", "/a:/b"),
+        ("CP_ALLOW_NO_AUTH", "1", "True"),
+        ("CP_API_KEYS", "0123456789abcdef:import+read", "***:read+import"),
+        ("HOST", "::1", "::1"),
+    ],
+)
+def test_values_of_the_server_are_shown_as_they_are_written(
+    name: str, text: str, shown: str
+) -> None:
+    assert dict(load(**{name: text}).shown())[name] == shown
+
+
+def test_the_page_of_the_command_line_lists_every_setting() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    for setting in SETTINGS:
+        assert f"| `{setting.name}` | {setting.meaning} |" in text

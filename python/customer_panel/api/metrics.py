@@ -54,6 +54,16 @@ class Metrics:
             "Bytes of files that imports of this process are through with.",
             registry=self.registry,
         )
+        self._batches = Counter(
+            "customer_panel_import_batches",
+            "Batches that imports of this process have committed.",
+            registry=self.registry,
+        )
+        self._batch_seconds = Counter(
+            "customer_panel_import_batch_seconds",
+            "How long those batches took, from the first row sent to the commit.",
+            registry=self.registry,
+        )
         # Labels are looked up once for each kind of answer: that costs more than the counting.
         self._told: dict[tuple[str, str, int], Told] = {}
         self._last: Progress | None = None
@@ -77,8 +87,16 @@ class Metrics:
     def moved(self, progress: Progress) -> None:
         """Takes over what an import tells; it tells sums, of all its runs."""
         last, self._last = self._last, progress
+        batches, seconds = progress.batches, progress.batch_sec
+        if last is not None and last.batches <= batches:
+            # Else another run has begun, which counts its own.
+            batches, seconds = batches - last.batches, seconds - last.batch_sec
+        self._batches.inc(batches)
+        self._batch_seconds.inc(max(seconds, 0.0))
         if last is None or last.job_id != progress.job_id:
-            # Before its first batch it tells what was committed before.
+            # Before its first batch it tells what earlier runs have committed.
+            if not progress.counts.processed:
+                self._bytes.inc(progress.bytes_read)  # the header
             return
         for outcome, counter in self._rows.items():
             counter.inc(_more(last.counts, progress.counts, outcome))

@@ -98,8 +98,9 @@ class Hosts:
     """
 
     def __init__(self, settings: Settings) -> None:
-        names = settings.allowed_hosts or (*LOOPBACK, settings.host, socket.gethostname())
-        self._names = {name.lower() for name in names}
+        names = settings.allowed_hosts or (settings.host, socket.gethostname())
+        # Nobody can point those of the loopback elsewhere; health checks call by them.
+        self._names = {name.lower() for name in (*LOOPBACK, *names)}
         self._is_any = "*" in self._names
         # An address is no name that somebody could point anywhere; behind a wildcard bind there is
         # no list of them.

@@ -62,8 +62,7 @@ def _examine() -> Iterator[Finding]:
         yield _wrong("settings", wrong)
         return
     for name, value in settings.shown():
-        if value != "not set":
-            yield Finding(name, value)
+        yield Finding(name, value)
     yield from _disk(settings.home)
     yield from _files()
     if settings.database_url is None:
