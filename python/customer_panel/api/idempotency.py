@@ -53,8 +53,9 @@ async def first(conn: psycopg.AsyncConnection[Any], key: Key) -> int | None:
 
     Waits for a concurrent request with it. Raises ApiError 409 if that had another body.
     """
-    await conn.execute(statement("drop_old_keys"))
     taken = await conn.execute(statement("take_key"), key._asdict() | {"created_id": None})
+    # Behind it, and it waits for nobody: two that drop each other's old key would for ever.
+    await conn.execute(statement("drop_old_keys"))
     return None if taken.rowcount else await find(conn, key)
 
 
@@ -74,8 +75,9 @@ def take(conn: psycopg.Connection[Any], key: Key, created_id: int) -> None:
 
     Raises Repeated, or ApiError 409 for another body, if an earlier request has taken it.
     """
+    taken = conn.execute(statement("take_key"), key._asdict() | {"created_id": created_id})
     conn.execute(statement("drop_old_keys"))
-    if conn.execute(statement("take_key"), key._asdict() | {"created_id": created_id}).rowcount:
+    if taken.rowcount:
         return
     earlier = _created(conn.execute(statement("find_key"), {"key": key.key}).fetchone(), key)
     if earlier is not None:
