@@ -14,7 +14,7 @@ LAST_S = 4.7  # from the signal to the end of the process, whatever hangs
 
 
 class Ending:
-    """Asked for by SIGINT or SIGTERM; further signals change nothing.
+    """Asked for by SIGINT, SIGTERM or SIGHUP; further signals change nothing.
 
     Everything that is not ended in time is cut off, which costs no more than a kill -9 would: what
     was committed stays, and an import goes on at its checkpoint.
@@ -30,7 +30,9 @@ class Ending:
             if not self.is_asked:
                 self._begin()
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)  # the terminal was closed; `nohup` ignores it
         before = {number: signal.signal(number, asked) for number in numbers}
         try:
             yield

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import resource
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -136,6 +137,7 @@ def _run(settings: Settings, listeners: list[socket.socket]) -> None:
     """Serves until a signal. The database starts while the heavy modules are imported."""
     from customer_panel.api.database import Database
 
+    _allow_files()
     ending = Ending()
     database = Database(settings)
     with ending.by_signals():
@@ -148,6 +150,16 @@ def _run(settings: Settings, listeners: list[socket.socket]) -> None:
         finally:
             database.release()
     ending.leave()
+
+
+def _allow_files() -> None:
+    """As many open files as may be: common shells allow 1,024, which 500 streams and their callers
+    come close to.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Without a bound some platforms refuse to be asked for it.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _server(
