@@ -292,6 +292,13 @@ def test_slow_clients_keep_nobody_waiting(api):
             connection.close()
 
 
+def test_a_client_that_goes_away_is_no_failure_of_ours(api):
+    lines = ["Host: localhost", "Content-Type: application/json", "X-Trace-Id: gone-1"]
+    with socket.create_connection(("127.0.0.1", api.port)) as connection:
+        connection.sendall(head("POST", "/api/v1/customers", *lines, "Content-Length: 9") + b"{")
+    assert json.loads(api.line("gone-1"))["level"] == "info"
+
+
 @pytest.mark.parametrize(
     "words",
     [

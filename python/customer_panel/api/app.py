@@ -62,7 +62,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Observe:
 def _methods(route: BaseRoute) -> str:
     """As in the header Allow; HEAD is answered wherever GET is, but for streams."""
     methods = set(route.methods)
-    if "GET" in methods and route.path != STREAM:
+    if "GET" in methods and not route.path.endswith(STREAM):
         methods.add("HEAD")
     return ", ".join(sorted(methods))
 

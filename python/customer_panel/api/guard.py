@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from litestar import Request, Response
+from litestar.exceptions import InternalServerException
 
 from customer_panel.api.errors import ApiError, unavailable
 from customer_panel.api.state import AppState, panel
@@ -83,6 +84,9 @@ async def _read_body(request: AnyRequest, method: str) -> None:
     try:
         async with asyncio.timeout(BODY_S):
             await request.body()
+    except InternalServerException:
+        # Litestar's way to say that the client has gone; nobody hears the answer.
+        raise ApiError(400, "The body ended early") from None
     except TimeoutError:
         raise ApiError(
             408, f"The body did not arrive within {BODY_S:.0f} s", headers={"Connection": "close"}

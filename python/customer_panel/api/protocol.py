@@ -57,6 +57,9 @@ class Protocol(HttpToolsProtocol):
         self._stop_timer()
         super().on_headers_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """There is nothing to upgrade to; it is answered as the request that it also is."""
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(msg.rstrip("."))
 
