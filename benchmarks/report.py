@@ -20,7 +20,8 @@ from customer_panel.benchmarks.place import Place
 from customer_panel.db.cluster import tuning
 
 # Of a fact: its heading, its name, its unit there, digits behind the point.
-COLUMNS: tuple[tuple[str, str, float, int], ...] = (
+Column = tuple[str, str, float, int]
+COLUMNS: tuple[Column, ...] = (
     ("wall s", "wall_s", 1, 2),
     ("cpu s", "server_cpu_s", 1, 2),
     ("WAL MB", "wal_bytes", 1e6, 1),
@@ -56,24 +57,13 @@ def as_json(result: Result, machine: dict[str, Any]) -> str:
 def show(result: Result, machine: dict[str, Any], console: Console) -> None:
     """Runs by engine, figures against their bounds, and the machine in one line."""
     console.print(f"\n{result.scene}, {result.rows:,} rows", highlight=False)
-    columns = [column for column in COLUMNS if any(column[1] in run.facts for run in result.runs)]
-    runs = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    runs.add_column("engine", overflow="fold", min_width=14)
-    for name in ("runs", "min s", "median", "max", *(column[0] for column in columns)):
-        runs.add_column(name, justify="right", no_wrap=True)
+    tables: dict[tuple[Column, ...], list[str]] = {}
     for engine in dict.fromkeys(run.engine for run in result.runs):
-        ran = [run for run in result.runs if run.engine == engine]
-        seconds = [run.seconds for run in ran]
-        runs.add_row(
-            engine,
-            str(len(ran)),
-            *(f"{pick(seconds):.2f}" for pick in (min, statistics.median, max)),
-            *(
-                _median([run.facts.get(name) for run in ran], unit, digits)
-                for _, name, unit, digits in columns
-            ),
-        )
-    console.print(runs)
+        known = {name for run in result.runs if run.engine == engine for name in run.facts}
+        columns = tuple(column for column in COLUMNS if column[1] in known)
+        tables.setdefault(columns, []).append(engine)
+    for columns, engines in tables.items():
+        console.print(_runs(result, columns, engines))
     figures = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     figures.add_column("figure", overflow="fold")
     for name in ("value", "runs", "aim", ""):
@@ -101,6 +91,27 @@ def show(result: Result, machine: dict[str, Any], console: Console) -> None:
         f"{machine['platform']}, PostgreSQL {machine['postgresql']}, load average {machine['load_average']}",
         highlight=False,
     )
+
+
+def _runs(result: Result, columns: tuple[Column, ...], engines: list[str]) -> Table:
+    """The runs of engines of which the same was measured."""
+    runs = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    runs.add_column("engine", overflow="fold", min_width=14)
+    for name in ("runs", "min s", "median", "max", *(column[0] for column in columns)):
+        runs.add_column(name, justify="right", no_wrap=True)
+    for engine in engines:
+        ran = [run for run in result.runs if run.engine == engine]
+        seconds = [run.seconds for run in ran]
+        runs.add_row(
+            engine,
+            str(len(ran)),
+            *(f"{pick(seconds):.2f}" for pick in (min, statistics.median, max)),
+            *(
+                _median([run.facts.get(name) for run in ran], unit, digits)
+                for _, name, unit, digits in columns
+            ),
+        )
+    return runs
 
 
 def _shown(figure: Figure, value: float) -> str:
