@@ -1,0 +1,176 @@
+"""Nothing that happens to an import or to the database ends the server's worker."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import time
+
+import pytest
+
+from api import waited_for
+from customer_panel.db import embedded
+from customer_panel.imports import rests, worker
+from customer_panel.imports.apply import Writer
+from stage import RUNS
+from workers import (
+    PATIENCE_S,
+    ask,
+    at_work,
+    jobs,
+    status,
+    until,
+)
+
+
+@pytest.mark.parametrize("number", range(RUNS or 2))
+def test_lost_connections_are_made_anew(dsn, customers_file, working, check_customers, number):
+    draw = random.Random(6000 + number)
+    idle = working()
+    idle.submit(str(customers_file)).result(PATIENCE_S)
+    for _ in range(3):
+        time.sleep(draw.random() * 0.4)
+        ask(
+            dsn,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+    until(dsn, "COMPLETED")
+    check_customers()
+    assert jobs(dsn) == ["COMPLETED"]
+    # Idle too.
+    ask(
+        dsn,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    waited_for(lambda: idle.running is None, PATIENCE_S)
+    assert idle.submit(str(customers_file)).result(PATIENCE_S) == 2
+    until(dsn, "COMPLETED", job=2)
+
+
+def test_a_bug_leaves_the_import_interrupted_and_is_tried_again(
+    dsn, customers_file, working, check_customers, monkeypatch, caplog
+):
+    monkeypatch.setattr(rests, "FIRST_S", 0.2)
+    monkeypatch.setattr(worker, "LOOK_S", 0.1)
+    failures = [RuntimeError("ada@example.com"), KeyError("ada@example.com")]
+    apply = Writer.apply
+
+    def failing(self, batch):
+        if failures and batch.span[0] > 200_000:
+            raise failures.pop()
+        return apply(self, batch)
+
+    monkeypatch.setattr(Writer, "apply", failing)
+    idle = working()
+    with caplog.at_level(logging.ERROR, "customer_panel.imports"):
+        idle.submit(str(customers_file)).result(PATIENCE_S)
+        until(dsn, "COMPLETED")
+    check_customers()
+    assert not failures
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert "RuntimeError" in told
+    assert "failing" in told  # where it was
+    assert "ada@example.com" not in told
+
+
+def test_it_rests_longer_after_each_failure(dsn, customers_file, working, monkeypatch):
+    monkeypatch.setattr(rests, "FIRST_S", 0.1)
+    monkeypatch.setattr(rests, "LONGEST_S", 2.0)
+    monkeypatch.setattr(worker, "LOOK_S", 0.02)
+    tried = []
+
+    def failing(self, batch):
+        if len(tried) < 5:
+            tried.append(time.monotonic())
+            raise RuntimeError
+        return apply(self, batch)
+
+    apply = Writer.apply
+    monkeypatch.setattr(Writer, "apply", failing)
+    idle = working()
+    idle.submit(str(customers_file)).result(PATIENCE_S)
+    until(dsn, "COMPLETED")
+    # Two lanes fail in one attempt, at nearly the same time.
+    waited = [later - one for one, later in itertools.pairwise(tried) if later - one > 0.05]
+    assert len(waited) >= 3
+    assert all(later > one * 1.2 for one, later in itertools.pairwise(waited)), waited
+
+
+def test_no_values_of_rows_in_what_is_logged_of_the_database(
+    dsn, customers_file, working, monkeypatch, caplog
+):
+    ask(
+        dsn,
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE check_violation USING MESSAGE = 'x', DETAIL = NEW.email; END $$",
+    )
+    ask(
+        dsn,
+        "CREATE TRIGGER no BEFORE INSERT ON customers FOR EACH ROW WHEN (NEW.customer_id > 'd')"
+        " EXECUTE FUNCTION no()",
+    )
+    idle = working()
+    with caplog.at_level(logging.DEBUG):
+        idle.submit(str(customers_file)).result(PATIENCE_S)
+        waited_for(lambda: status(dsn) == "INTERRUPTED", PATIENCE_S)
+        waited_for(lambda: "CheckViolation" in caplog.text, PATIENCE_S)
+    assert "@" not in caplog.text
+    ask(dsn, "DROP TRIGGER no ON customers")
+    assert ask(dsn, "SELECT error FROM imports") == [("x",)]
+
+
+def test_a_database_that_is_away_is_waited_for_and_brought_back(
+    home, tmp_path, customers_folder, customers_file
+):
+    """From the start on, without its schema, and again in the middle of an import."""
+    server = embedded.ensure_running(home)
+    embedded.release(server)
+    held_servers = []
+
+    def revive():
+        held_servers.append(embedded.ensure_running(home))
+
+    with at_work(server.dsn, customers_folder, revive=revive) as idle:
+        waited_for(lambda: idle.has_schema, PATIENCE_S)
+        idle.submit(str(customers_file)).result(PATIENCE_S)
+        embedded.stop(home, force=True)
+        until_back = time.monotonic()
+        waited_for(lambda: embedded.status(home).pid is not None, PATIENCE_S)
+        until(server.dsn, "COMPLETED")
+        assert time.monotonic() - until_back < PATIENCE_S
+        assert idle.is_alive()
+    assert jobs(server.dsn) == ["COMPLETED"]
+    for one in held_servers:
+        os.close(one.users)
+
+
+def test_what_is_asked_while_the_database_is_away_fails_at_once(
+    dsn, customers_folder, customers_file
+):
+    from customer_panel.errors import DatabaseUnreachable
+
+    nowhere = "postgresql://127.0.0.1:1/nothing?connect_timeout=2"
+    with at_work(nowhere, customers_folder) as idle:
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(DatabaseUnreachable):
+                idle.submit(str(customers_file)).result(PATIENCE_S)
+            assert time.monotonic() - began < 2
+        assert idle.is_alive()
+        assert not idle.has_schema
+
+
+def test_it_leaves_no_sessions_and_no_locks(dsn, customers_file, customers_folder):
+    with at_work(dsn, customers_folder) as idle:
+        idle.submit(str(customers_file)).result(PATIENCE_S)
+        until(dsn, "COMPLETED")
+        waited_for(lambda: idle.running is None, PATIENCE_S)
+    left = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    waited_for(lambda: ask(dsn, left) == [(0,)], PATIENCE_S)

@@ -1,0 +1,167 @@
+"""Paused, cancelled, given up or stopped at any time: what is left is whole, and what went on comes to the same."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import psycopg
+import pytest
+
+from api import held_midway, waited_for
+from customer_panel.errors import (
+    Stopped,
+)
+from customer_panel.imports import keys, rests, worker
+from stage import RUNS
+from workers import (
+    PATIENCE_S,
+    ask,
+    at_work,
+    given_up,
+    indexes,
+    interrupted,
+    jobs,
+    requested,
+    status,
+    until,
+)
+
+
+@pytest.mark.parametrize("number", range(RUNS or 3))
+def test_paused_and_resumed_at_any_time_it_comes_to_the_same(
+    dsn, customers_file, working, check_customers, number
+):
+    draw = random.Random(4000 + number)
+    idle = working()
+    idle.submit(str(customers_file)).result(PATIENCE_S)
+    for _ in range(4):
+        time.sleep(draw.random() * 0.3)
+        requested(dsn, 1, "PAUSED")
+        waited_for(lambda: idle.running is None, PATIENCE_S)
+        if status(dsn) == "COMPLETED":
+            break
+        assert status(dsn) == "PAUSED"
+        assert ask(dsn, "SELECT count(*) FROM import_requests") == [(0,)]
+        assert idle.submit(str(customers_file), resumes=1).result(PATIENCE_S) == 1
+    until(dsn, "COMPLETED")
+    check_customers()
+    assert jobs(dsn) == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("number", range(RUNS or 3))
+def test_cancelled_at_any_time_it_keeps_its_rows_and_has_its_keys(
+    dsn, customers_file, working, number
+):
+    draw = random.Random(5000 + number)
+    idle = working()
+    idle.submit(str(customers_file)).result(PATIENCE_S)
+    time.sleep(draw.random() * 0.5)
+    requested(dsn, 1, "CANCELLED")
+    waited_for(lambda: idle.running is None, PATIENCE_S)
+    assert status(dsn) in ("CANCELLED", "COMPLETED")
+    is_kept(dsn)
+
+
+def is_kept(dsn: str) -> None:
+    """What a cancelled import leaves: its rows, counted, with keys, and nothing that waits."""
+    ((rows, inserted, total, parked, asked),) = ask(
+        dsn,
+        "SELECT (SELECT count(*) FROM customers), (SELECT sum(rows_inserted) FROM import_lanes),"
+        " (SELECT coalesce(sum(delta), 0) FROM customer_totals),"
+        " (SELECT count(*) FROM import_parked), (SELECT count(*) FROM import_requests)",
+    )
+    assert rows == inserted == total
+    assert (parked, asked) == (0, 0)
+    assert indexes(dsn) == 3
+
+
+@pytest.mark.parametrize("left", ["PAUSED", "INTERRUPTED"])
+def test_one_that_nobody_runs_is_given_up(dsn, customers_file, customers_folder, working, left):
+    interrupted(customers_file, dsn, left)
+    assert indexes(dsn) == 1  # a first load: its keys are built at its end
+    customers_file.unlink()
+    given_up(dsn, 1)
+    working()
+    until(dsn, "CANCELLED")
+    is_kept(dsn)
+    assert ask(dsn, "SELECT count(*) FROM customers")[0][0] > 0
+
+
+def test_giving_up_can_be_killed_and_begun_again(dsn, customers_file, working, monkeypatch):
+    """Before the first key, and between the two."""
+    interrupted(customers_file, dsn, "PAUSED")
+    given_up(dsn, 1)
+    monkeypatch.setattr(rests, "FIRST_S", 0.05)
+    monkeypatch.setattr(worker, "LOOK_S", 0.05)
+    made = keys.BUILD
+    broken = [dict.fromkeys(made, "SELECT 1 / 0"), {**made, keys.KEY: "SELECT 1 / 0"}]
+    tried = []
+
+    def build(*args, **more):
+        tried.append(1)
+        keys.BUILD = broken[len(tried) - 1] if len(tried) <= len(broken) else made
+        return original(*args, **more)
+
+    original = keys.build
+    monkeypatch.setattr(keys, "build", build)
+    monkeypatch.setattr(keys, "BUILD", made)
+    working()
+    until(dsn, "CANCELLED")
+    assert len(tried) == 3
+    is_kept(dsn)
+
+
+def test_a_stop_while_giving_up_leaves_it_to_the_next(dsn, customers_file, customers_folder):
+    interrupted(customers_file, dsn, "PAUSED")
+    given_up(dsn, 1)
+    with psycopg.connect(dsn) as writer, at_work(dsn, customers_folder) as first:
+        # An index waits for who writes.
+        writer.execute("LOCK TABLE customers IN ROW EXCLUSIVE MODE")
+        until(dsn, "RUNNING")
+        first.ask_stop()
+        assert first.join(5)
+    assert status(dsn) in ("INTERRUPTED", "RUNNING")
+    with at_work(dsn, customers_folder):
+        until(dsn, "CANCELLED")
+    is_kept(dsn)
+
+
+def test_a_stop_interrupts_and_the_next_worker_goes_on(
+    dsn, customers_file, customers_folder, check_customers
+):
+    with at_work(dsn, customers_folder) as first:
+        with held_midway(dsn, lambda: first.submit(str(customers_file)).result(PATIENCE_S)):
+            began = time.monotonic()
+            first.ask_stop()
+            assert first.join(5)
+            assert time.monotonic() - began < 5
+        assert not first.is_alive()
+        with pytest.raises(Stopped):
+            first.submit(str(customers_file))
+    assert status(dsn) == "INTERRUPTED"
+    with at_work(dsn, customers_folder):
+        until(dsn, "COMPLETED")
+    check_customers()
+
+
+def test_a_stop_refuses_what_was_not_begun(dsn, customers_file, customers_folder, monkeypatch):
+    inside = threading.Event()
+    opened = worker.open_beneath
+
+    def slow(roots, path):
+        inside.set()
+        time.sleep(0.3)
+        return opened(roots, path)
+
+    monkeypatch.setattr(worker, "open_beneath", slow)
+    with at_work(dsn, customers_folder) as idle:
+        first = idle.submit(str(customers_file))
+        assert inside.wait(PATIENCE_S)
+        second = idle.submit(str(customers_file))
+        idle.ask_stop()
+        for order in (first, second):
+            with pytest.raises(Stopped):
+                order.result(PATIENCE_S)
+    assert status(dsn) in (None, "INTERRUPTED")
