@@ -28,7 +28,8 @@ logger = logging.getLogger("customer_panel.api")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 0.5  # until the next attempt to connect
 JOIN_S = 3.0  # what a new stream waits for its snapshot before it is refused
-FAILED_S = 1.0  # until the next reading after one that failed
+READ_S = 5.0  # for a reading, which takes milliseconds; behind a cut cable it would take minutes
+FAILED_S = 0.5  # until the next reading after one that failed
 # A running import that commits nothing for long (it builds an index, or was killed) is looked at
 # nevertheless, for its clock goes on.
 STILL_S = 1.0
@@ -41,6 +42,7 @@ CONNECTION: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
 }
 LISTEN = b"SET idle_session_timeout = 0; LISTEN customer_panel; LISTEN customer_panel_requests"
 
@@ -148,6 +150,7 @@ class Hub:
     def _refuse(stream: Stream, wrong: Exception) -> None:
         if not stream.joined.done():
             stream.joined.set_exception(wrong)
+            stream.joined.exception()  # its client may have gone: nobody asks for it then
 
     # -- what is new -------------------------------------------------------------------------------
 
@@ -220,11 +223,12 @@ class Hub:
         known = [self._base] if self._streams else []
         known += [stream.after for stream in joining if stream.after is not None]
         try:
-            reading = await self.watch.read(
-                recent=max(stream.view.recent for stream in self._streams | self._joining),
-                since=min(known, default=NEVER),
-            )
-        except psycopg.Error:
+            async with asyncio.timeout(READ_S):
+                reading = await self.watch.read(
+                    recent=max(stream.view.recent for stream in self._streams | self._joining),
+                    since=min(known, default=NEVER),
+                )
+        except (psycopg.Error, TimeoutError):
             # Open streams wait; new ones are refused.
             self._is_urgent = True
             self._not_before = time.monotonic() + FAILED_S

@@ -37,7 +37,7 @@ class Progress(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     """How the running import stands, else the one that changed last. Before the first one it is idle."""
 
     job_id: Annotated[str, Meta(examples=["7"])] | None
-    status: Status | Literal["idle"]
+    status: Literal["idle", Status]
     phase: Phase | None
     source: str | None
     file_path: str | None

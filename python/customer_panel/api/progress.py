@@ -102,6 +102,13 @@ async def stream_progress(
             name="lastEventId", description="The same, for clients that cannot send headers."
         ),
     ] = None,
+    ticket: Annotated[  # noqa: ARG001 - looked at before the request comes here
+        str | None,
+        QueryParameter(
+            description="In the place of a key, for clients that cannot send headers:"
+            " see `issueTicket`. Each is good for one connection."
+        ),
+    ] = None,
 ) -> EventStream:
     """The data of each message is JSON; `type` says what it is: `snapshot` (first, the whole
     progress), `progress` (while it runs), `done`, `error` (both once, and whole), `heartbeat`.
