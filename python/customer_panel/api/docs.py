@@ -73,6 +73,7 @@ def _config(*, needs_key: bool) -> OpenAPIConfig:
         title="Customer Panel",
         version=__version__,
         description=DESCRIPTION,
+        use_handler_docstrings=True,
         tags=[
             Tag("Customers", "Read and written one at a time."),
             Tag("Import", "A whole file of them, and how far it is."),
