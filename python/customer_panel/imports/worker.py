@@ -31,34 +31,24 @@ from customer_panel.imports import ledger
 from customer_panel.imports.bell import Bell
 from customer_panel.imports.give_up import give_up
 from customer_panel.imports.model import Options, Progress, Row, Tuning
+from customer_panel.imports.orders import Created, Order
 from customer_panel.imports.rests import Rests
 from customer_panel.imports.roots import open_beneath
 from customer_panel.imports.sessions import Sessions, is_loss
 from customer_panel.imports.sources import FileSource
+from customer_panel.imports.states import Status
 from customer_panel.imports.stop import Stop
 from customer_panel.imports.supervisor import run_import
 from customer_panel.settings import Settings
 from customer_panel.sql import statement
 
 Connection = psycopg.Connection[Any]
-Created = Callable[[Connection, int], None]
 LOOK_S = 1.0  # an interrupted import goes on within two seconds
 FIRST_AWAY_S = 0.1  # a database that restarts is back in less than a second, most often
 LONGEST_AWAY_S = 60.0  # for what waiting does not cure: a schema that is too new, say
 LEAVING = "the server is shutting down"
 
 logger = logging.getLogger("customer_panel.imports")
-
-
-class Order(msgspec.Struct, kw_only=True):
-    """An import that somebody waits to see begin."""
-
-    path: str
-    resumes: int | None
-    tuning: Tuning
-    progress_every_ms: int | None
-    created: Created
-    future: Future[int]
 
 
 class Worker:
@@ -150,7 +140,8 @@ class Worker:
             self._is_leaving = True
             order, self._order = self._order, None
             stop = self._stop
-        _refuse(order, Stopped(LEAVING))
+        if order is not None:
+            order.refuse(Stopped(LEAVING))
         stop.ask("INTERRUPTED")
         self.wake()
 
@@ -184,8 +175,7 @@ class Worker:
     def _taken(self) -> Order | None:
         with self._lock:
             order, self._order = self._order, None
-        # Who does not wait any more has been told nothing: there is no import.
-        return order if order is not None and order.future.set_running_or_notify_cancel() else None
+        return order if order is not None and order.is_wanted() else None
 
     def _put_off(self, wrong: Exception) -> float:
         """After a failure that is no import's: seconds until the next look."""
@@ -258,11 +248,14 @@ class Worker:
             self._mark(job["id"], "FAILED" if job["file_path"] is None else "INTERRUPTED")
         return False
 
-    def _mark(self, import_id: int, status: Any) -> None:
+    def _mark(self, import_id: int, status: Status) -> None:
         """An import that says RUNNING and is not; unless somebody takes it up just now."""
         with Sessions(self.dsn).job() as conn:
-            if ledger.try_lock(conn, patience_s=0):
-                ledger.abandon(conn, import_id, status)
+            if not ledger.try_lock(conn, patience_s=0):
+                return
+            for job in ledger.rows(conn, "get_import", import_id=import_id):
+                if job["status"] == "RUNNING":
+                    ledger.abandon(conn, import_id, status)
 
     def _give_up(self, import_id: int, stop: Stop) -> None:
         if give_up(self.dsn, import_id, stop, self._begun):
@@ -384,8 +377,9 @@ class Worker:
         with self._lock:
             self.running = import_id
             order, self._order = self._order, None
-        # One that came while this import was being taken up.
-        _refuse(order, AlreadyRunning())
+        if order is not None:
+            # It came while this import was being taken up.
+            order.refuse(AlreadyRunning())
         logger.info("import %d is running", import_id)
 
     def _told(self, progress: Progress) -> None:
@@ -401,11 +395,6 @@ class Worker:
         logger.error("import %d failed: %s", import_id, _told_of(wrong))
         # The run has written it down itself, unless that failed too.
         self._mark(import_id, "INTERRUPTED")
-
-
-def _refuse(order: Order | None, wrong: CustomerPanelError) -> None:
-    if order is not None and order.future.set_running_or_notify_cancel():
-        order.future.set_exception(wrong)
 
 
 def _told_of(wrong: Exception) -> str:

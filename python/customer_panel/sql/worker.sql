@@ -57,7 +57,8 @@ SELECT i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.da
        (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
        (extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
                            - i.claimed_at) * 1000)::bigint AS running_ms
-  FROM imports AS i
+  FROM (SELECT * FROM imports WHERE %(import_id)s::bigint IS NULL OR id = %(import_id)s
+         ORDER BY id DESC LIMIT %(limit)s OFFSET %(offset)s) AS i
   JOIN sources AS s ON s.id = i.source_id
   LEFT JOIN import_requests AS r ON r.import_id = i.id
  CROSS JOIN LATERAL (
@@ -68,8 +69,7 @@ SELECT i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.da
            coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
            coalesce(sum(warnings), 0)::bigint AS warnings
       FROM import_lanes WHERE import_id = i.id) AS l
- WHERE %(import_id)s::bigint IS NULL OR i.id = %(import_id)s
- ORDER BY i.id DESC LIMIT %(limit)s OFFSET %(offset)s;
+ ORDER BY i.id DESC;
 
 -- count_jobs --
 -- How many imports there are.
