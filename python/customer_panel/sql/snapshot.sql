@@ -34,9 +34,9 @@ SELECT i.id, i.id = (SELECT id FROM chosen) AS is_chosen, i.status, i.phase, s.n
            coalesce(sum(warnings), 0)::bigint AS warnings
       FROM import_lanes WHERE import_id = i.id) AS l
   LEFT JOIN LATERAL (
-    SELECT json_agg(c.fields) AS recent
-      FROM (SELECT json_build_array(<shown>) AS fields FROM customers AS c
-             WHERE c.id = ANY(ARRAY(SELECT unnest(recent_ids) FROM import_lanes WHERE import_id = i.id))
-               AND c.deleted_at IS NULL
-             ORDER BY date_trunc('milliseconds', c.updated_at) DESC, c.id DESC LIMIT %(recent)s) AS c) AS r ON true
+    SELECT json_agg(json_build_array(<shown>)) AS recent
+      FROM (SELECT * FROM customers
+             WHERE id = ANY(ARRAY(SELECT unnest(recent_ids) FROM import_lanes WHERE import_id = i.id))
+               AND deleted_at IS NULL
+             ORDER BY date_trunc('milliseconds', updated_at) DESC, id DESC LIMIT %(recent)s) AS c) AS r ON true
  ORDER BY i.end_number NULLS LAST;
