@@ -7,12 +7,13 @@ import csv
 import io
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import psycopg
 from litestar import Request, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Example
+from litestar.openapi.spec import Example, Operation, RequestBody
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.response import Stream
 
@@ -47,6 +48,15 @@ SAME_S = 0.5  # for an import that runs to become that of the same request at th
 AnyRequest = Request[Any, Any, Any]
 
 
+@dataclass
+class BodyOptional(Operation):
+    """An operation whose body may be left away."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.request_body, RequestBody):
+            self.request_body.required = False
+
+
 Id = Annotated[
     str,
     PathParameter(
@@ -65,6 +75,7 @@ DEFAULTS, NOTHING = StartImport(), Nothing()
 
 @post(
     "/customers/sync",
+    operation_class=BodyOptional,
     dto=JsonBody[StartImport],
     return_dto=None,
     status_code=200,
@@ -127,6 +138,7 @@ async def get_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
 
 @post(
     "/imports/{id:str}/pause",
+    operation_class=BodyOptional,
     dto=JsonBody[Nothing],
     return_dto=None,
     status_code=200,
@@ -154,6 +166,7 @@ async def pause_import(
 
 @post(
     "/imports/{id:str}/cancel",
+    operation_class=BodyOptional,
     dto=JsonBody[Nothing],
     return_dto=None,
     status_code=200,
@@ -185,6 +198,7 @@ async def cancel_import(
 
 @post(
     "/imports/{id:str}/resume",
+    operation_class=BodyOptional,
     dto=JsonBody[Nothing],
     return_dto=None,
     status_code=200,
