@@ -113,7 +113,10 @@ def test_every_operation_needs_a_key_unless_it_is_public(keyed):
             assert is_public is path.startswith("/health/"), path
             if not is_public:
                 failed(asked, 401)
+                assert {"401", "403"} <= set(operation["responses"])
             seen += 1
+    stream = document["paths"]["/api/v1/customers/progress/stream"]["get"]
+    assert "ticket" in {one["name"] for one in stream["parameters"]}
     assert seen > 15
 
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from litestar import Litestar, Request, Router, get
 from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.routes import HTTPRoute
 
 from customer_panel import __version__
 from customer_panel.api.envelope import Answer, encode
+from customer_panel.api.errors import CODES, error_bytes
+from customer_panel.api.guard import STREAM
 
 FOLDER = Path(__file__).parent / "static"
 # What the page loads, and nothing else below the folder.
@@ -32,6 +38,13 @@ POLICY = (
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PUBLIC = {"is_public": True, "needs_schema": False}
+TICKET = {
+    "name": "ticket",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Of `issueTicket`, in the place of a key.",
+}
 DESCRIPTION = """\
 Customers: read, list, create, change, delete; and the import of a CSV file of millions of them, with
 its progress as a stream.
@@ -58,13 +71,45 @@ class Document:
             logging_config=None,
         )
         described = app.openapi_schema.to_schema()
-        for path, operations in described["paths"].items():
-            if path.startswith("/health/") and self._needs_key:
-                for operation in operations.values():
-                    operation["security"] = []
+        for route in app.routes:
+            if isinstance(route, HTTPRoute) and route.path_format in described["paths"]:
+                for handler in route.route_handlers:
+                    self._complete(handler, described["paths"][route.path_format])
         # Relative to the document's own place: behind a proxy too.
         described["servers"] = [{"url": "/"}]
         return encode(described)
+
+    def _complete(self, handler: HTTPRouteHandler, operations: dict[str, Any]) -> None:
+        """Says what Litestar does not know, or does not say."""
+        for method in handler.http_methods:
+            operation = operations.get(method.lower())
+            if operation is None:
+                continue
+            body = handler.parsed_fn_signature.parameters.get("data")
+            if body is not None and body.has_default:
+                operation["requestBody"]["required"] = False
+            if not self._needs_key:
+                continue
+            if handler.opt.get("is_public"):
+                operation["security"] = []
+                continue
+            operation["responses"] |= {str(status): _refusal(status) for status in (401, 403)}
+            if handler.operation_id == STREAM:
+                operation["parameters"].append(TICKET)
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    """What is said of an answer to a caller without the right key."""
+    example = msgspec.json.decode(error_bytes(status, HTTPStatus(status).phrase))
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/ErrorResponse"},
+                "examples": {"refused": {"summary": CODES[status], "value": example}},
+            }
+        },
+    }
 
 
 def _config(*, needs_key: bool) -> OpenAPIConfig:
