@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -392,19 +393,15 @@ def waited_for(
 
 
 def in_parallel(number: int, work: Callable[[int], Any]) -> list[Any]:
-    """What so many calls of `work` gave, all let go at once."""
-    barrier, results = threading.Barrier(number), []
+    """What so many calls of `work` gave, all let go at once; raises what one of them raised."""
+    barrier = threading.Barrier(number)
 
-    def call(index: int) -> None:
+    def call(index: int) -> Any:
         barrier.wait()
-        results.append(work(index))
+        return work(index)
 
-    threads = [threading.Thread(target=call, args=[index]) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(call, range(number)))
 
 
 # -- what a test needs beside it ------------------------------------------------------------------

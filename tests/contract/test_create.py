@@ -292,6 +292,26 @@ def test_of_many_at_once_with_one_e_mail_one_is_created(api, shared_dsn, number)
         assert found.fetchone() == (1,)
 
 
+def test_several_servers_create_one(serve, dsn):
+    """Whichever process is asked: one e-mail address, one identity, one result for a key."""
+    servers = [serve(DATABASE_URL=dsn) for _ in range(2)]
+    body = someone()
+    answers = in_parallel(12, lambda index: servers[index % 2].post("/customers", body))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
+    answers = in_parallel(
+        12, lambda index: servers[index % 2].post("/customers", someone(customerId="one"))
+    )
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
+    body = someone()
+    answers = in_parallel(
+        12, lambda index: servers[index % 2].post("/customers", body, idempotency_key="one")
+    )
+    made = {answer.json()["data"]["id"] for answer in answers if answer.status_code == 201}
+    assert len(made) == 1
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert ok(servers[0].get("/customers"))["pagination"]["totalItems"] == 3
+
+
 def test_of_many_changes_to_one_e_mail_one_succeeds(api):
     made = [created(api) for _ in range(8)]
     changes = {"email": "wanted@example.com"}

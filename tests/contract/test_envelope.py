@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 
-from api import CODES, TIME, csv, failed, ok
+from api import CODES, TIME, csv, failed, in_parallel, ok
 
 NEW = {"firstName": "Grace", "email": "grace@example.com"}
 
@@ -94,8 +94,12 @@ def test_every_error_has_the_envelope_whatever_raised_it(api):
     """
     error = failed(api.post("/customers", {"firstName": "", "nonsense": 1}), 400)
     assert {"firstName", "email", "nonsense"} == {one["field"] for one in error["details"]}
-    for body in (b"{", b"", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"firstName": "\\ud800"}'):
+    for body in (
+        *(b"{", b"", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"firstName": "\\ud800"}', b"NaN"),
+        *(b"[" * 500_000, b'{"a":' * 100_000, b'{"firstName": 1e400}', b"9" * 100_000, b"{}{}"),
+    ):
         failed(api.http.post("/customers", content=body), 400)
+        failed(api.http.post("/customers/sync", content=body or b" "), 400)
     for path in ("/nothing", "/customers/1/nothing", "/imports/1/nothing", "/"):
         failed(api.get(path), 404)
     for path in ("/nothing", "/api", "/api/v2/customers", "/health", "/health/nothing", "/%00"):
@@ -197,17 +201,17 @@ def test_a_defect_is_an_error_without_its_reasons(api, shared_dsn):
     assert not api.lines("secret-value|grace")
 
 
-@pytest.mark.parametrize("rest", [b"", b'{"firstName": "G'])
-def test_a_body_that_does_not_come_is_given_up(api, rest):
-    """A client that promises more than it sends."""
-    answer = api.raw(
+def test_a_body_that_does_not_come_is_given_up(api):
+    """A client that promises more than it sends; nothing of it, or a part."""
+    promise = (
         b"POST /api/v1/customers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 100\r\nConnection: close\r\n\r\n" + rest,
-        timeout=20,
+        b"Content-Length: 100\r\nConnection: close\r\n\r\n"
     )
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
-    assert error["code"] == "REQUEST_TIMEOUT"
+    parts = [b"", b'{"firstName": "G']
+    for answer in in_parallel(2, lambda index: api.raw(promise + parts[index], timeout=20)):
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        assert error["code"] == "REQUEST_TIMEOUT"
 
 
 def test_details_name_the_field(api):
@@ -258,7 +262,8 @@ def test_the_trace_id_is_in_every_log_line_of_the_request(api, shared_dsn):
     """
     > it is in every log line of the request.
     """
-    api.line("serv|listen|ready")
+    api.get("/customers", {"x-trace-id": "logged-0"})
+    api.line("logged-0")
     before = len(api.log)
     api.get("/customers", {"x-trace-id": "logged-1"}, page="1")
     api.get("/customers/abc?secret=hidden", {"x-trace-id": "logged-2"})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv as csv_module
 import time
 
 import psycopg
 import pytest
 
-from api import TIME, csv, failed, held, held_midway, ok, waited_for
+from api import TIME, csv, failed, held, held_midway, in_parallel, ok, waited_for
+from people import created, someone
 
 ROWS = 60_000
 
@@ -108,6 +110,61 @@ def test_pause_takes_effect_within_one_batch(own, dsn, long):
     assert customers(dsn) == ROWS
 
 
+def test_customers_made_in_a_first_load_are_one_with_the_files(own, dsn, long):
+    """No key is built yet: an address that is in is taken all the same, and an identity that the
+    file brings later is the same customer, whose values by hand stay.
+    """
+    lines = long.read_text().splitlines(keepends=True)
+    (last,) = csv_module.DictReader([lines[0], lines[-1]])
+    started = {}
+    with held_midway(dsn, lambda: started.update(own.sync(long))) as let_go:
+        ok(own.post(f"/imports/{started['id']}/pause"))
+        let_go()
+        own.until("PAUSED")
+    there = own.progress()["recentCustomers"][0]
+    failed(own.post("/customers", someone(email=there["email"].upper())), 409)
+    failed(own.post("/customers", someone(customerId=there["customerId"])), 409)
+    mine = ok(own.post("/customers", someone(customerId=last["Customer Id"], city="Mine")), 201)
+    ok(own.post(f"/imports/{started['id']}/resume"))
+    done = own.until("COMPLETED")
+    assert customers(dsn) == ROWS
+    assert done["rowsProcessed"] == str(ROWS)
+    found = ok(own.get("/customers", customerId=mine["customerId"]))["data"]
+    assert [(one["city"], one["email"]) for one in found] == [("Mine", mine["email"])]
+    # What was not said by hand is the file's.
+    assert found[0]["lastName"] == last["Last Name"]
+    assert ok(own.get("/customers"))["pagination"]["totalItems"] == ROWS
+
+
+def test_a_write_waits_for_a_batch_at_most_and_a_read_for_nothing(serve, dsn, files):
+    """From the first row to the last index."""
+    path = csv(files / "busy.csv", 300_000, seed=12)
+    api = serve(DATABASE_URL=dsn, IMPORT_ROOTS=files)
+    made = [created(api) for _ in range(4)]
+    slowest = {}
+
+    def call(index):
+        """Reads and writes of one caller, until the import is over."""
+        place = f"/customers/{made[index % 4]['id']}"
+        calls = {
+            "read": lambda: api.get(place),
+            "list": lambda: api.get("/customers", page="3"),
+            "create": lambda: api.post("/customers", someone()),
+            "change": lambda: api.patch(place, {"city": "x"}),
+        }
+        name = list(calls)[index % 4]
+        while api.progress()["status"] != "COMPLETED":
+            began = time.monotonic()
+            assert calls[name]().status_code in (200, 201)
+            slowest[name] = max(slowest.get(name, 0), time.monotonic() - began)
+
+    api.sync(path)
+    in_parallel(4, call)
+    print(slowest)
+    assert max(slowest["read"], slowest["list"]) < 0.5
+    assert max(slowest["create"], slowest["change"]) < 2
+
+
 def test_cancelled_keeps_its_rows_and_says_how_many(own, dsn, long):
     started = {}
     with held_midway(dsn, lambda: started.update(own.sync(long))) as let_go, own.stream() as stream:
@@ -185,8 +242,6 @@ def test_rejects_are_paged_and_whole_as_a_file(api, files):
     failed(api.get(f"/imports/{job}/rejects", page="0"), 400)
     whole = api.get(f"/imports/{job}/rejects.csv")
     assert whole.status_code == 200
-    import csv as csv_module
-
     rows = list(csv_module.reader(whole.text.splitlines(keepends=True)))
     assert len(rows) == total + 1
 
