@@ -20,7 +20,7 @@ from customer_panel.api.errors import ApiError, described, unavailable
 from customer_panel.api.messages import Message, View, end_of, ending, heartbeat, place
 from customer_panel.api.stream import Stream
 from customer_panel.db.connect import APPLICATION
-from customer_panel.db.pool import Pool
+from customer_panel.db.pool import KEEPALIVES, Pool
 from customer_panel.imports.snapshot import NEVER, Reading, Standing, Watch
 from customer_panel.settings import Settings
 
@@ -39,9 +39,7 @@ CONNECTION: dict[str, Any] = {
     "autocommit": True,
     "application_name": f"{APPLICATION}:events",
     "connect_timeout": 3,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
+    **KEEPALIVES,
     "tcp_user_timeout": 10_000,
 }
 LISTEN = b"SET idle_session_timeout = 0; LISTEN customer_panel; LISTEN customer_panel_requests"

@@ -20,6 +20,14 @@ SIZE = 8  # a query takes a millisecond or two: this is thousands a second
 WAIT_S = 2.0  # for a free connection, or a server that comes back; then 503
 RECONNECT_S = 1.0  # the pool's own attempts; longer ones back off to minutes, a request asks anew
 
+# A network that was cut says nothing: without these a request would wait for it for minutes.
+KEEPALIVES = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms
+}
+
 
 def make_pool(dsn: str, *, size: int = SIZE) -> Pool:
     """A pool of autocommit connections, not opened yet: `await pool.open()`."""
@@ -42,6 +50,7 @@ def options() -> dict[str, Any]:
         "autocommit": True,
         "application_name": f"{APPLICATION}:api",
         "connect_timeout": CONNECT_TIMEOUT_S,
+        **KEEPALIVES,
     }
 
 

@@ -84,7 +84,7 @@ RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'phas
 WITH heard AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND %(status)s <> 'INTERRUPTED')
 UPDATE imports
    SET status = %(status)s, error = %(error)s, updated_at = clock_timestamp(),
-       end_number = CASE WHEN <is_end> THEN nextval('import_ends') END,
+       end_number = CASE WHEN <is_end> THEN <next_end> END,
        phase = CASE WHEN %(status)s = 'COMPLETED' THEN 'done' ELSE phase END,
        completed_at = CASE WHEN <is_end> THEN clock_timestamp() END,
        elapsed_ms = elapsed_ms + %(elapsed_ms)s, maintenance_ms = maintenance_ms + %(maintenance_ms)s,
@@ -98,7 +98,7 @@ WITH heard AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND <
 UPDATE imports
    SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(),
        elapsed_ms = elapsed_ms + <ran_ms>,
-       end_number = CASE WHEN <is_end> THEN nextval('import_ends') END,
+       end_number = CASE WHEN <is_end> THEN <next_end> END,
        completed_at = CASE WHEN <is_end> THEN clock_timestamp() END
  WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') AND status <> %(status)s
 RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
@@ -107,6 +107,10 @@ RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'stat
 -- Fragment: how long a runner that was killed had run, until its last commit; it could tell nobody.
 CASE WHEN status = 'RUNNING' AND epoch > 0 THEN greatest(0, coalesce((
     SELECT extract(epoch FROM max(committed_at) - claimed_at) * 1000 FROM import_lanes WHERE import_id = id), 0))::bigint ELSE 0 END
+
+-- next_end --
+-- Fragment: the number of an end. Ends become visible in the order of their numbers: who has seen one has seen all before it.
+(SELECT nextval('import_ends') FROM pg_advisory_xact_lock(hashtextextended('customer_panel.import_ends', 0)))
 
 -- is_end --
 -- Fragment: the job is over for good.

@@ -36,7 +36,7 @@ RETURNING pg_notify('customer_panel_requests', import_id::text);
 WITH cancelled AS (
     UPDATE imports
        SET status = 'CANCELLED', epoch = epoch + 1, updated_at = clock_timestamp(), completed_at = clock_timestamp(),
-           end_number = nextval('import_ends')
+           end_number = <next_end>
      WHERE id = %(import_id)s AND status IN ('PAUSED', 'INTERRUPTED')
     RETURNING id, status
 ), heard AS (
