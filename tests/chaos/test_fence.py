@@ -16,7 +16,8 @@ def taken_over(dsn: str) -> None:
     """Another runner claims the job: what `ledger.claim` does, from another session."""
     with psycopg.connect(dsn) as conn:
         (job,) = conn.execute("SELECT id FROM imports WHERE status = 'RUNNING'").fetchone()
-        (epoch,) = conn.execute(statement("claim_import"), {"import_id": job}).fetchone()
+        asked = {"import_id": job, "is_first": True}
+        (epoch, _) = conn.execute(statement("claim_import"), asked).fetchone()
         conn.execute(statement("claim_lanes"), {"import_id": job, "epoch": epoch})
 
 
@@ -40,7 +41,7 @@ MOMENTS = {
     "first batch": (Writer, "apply", 1),
     "later batch": (Writer, "apply", 4),
     "between copy and checkpoint": (Writer, "_checkpoint", 3),
-    "index build": (keys, "_build_one", 1),
+    "index build": (keys, "_build_together", 1),
     "parked rows": (finish, "merge_parked", 1),
 }
 
