@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(value, tuple):
                 separator = os.pathsep if setting.parse is _paths else ","
                 value = separator.join(map(str, value)) or None
+            elif isinstance(value, bool):
+                value = int(value)
             yield setting.name, "not set" if value is None else redacted(str(value))
 
     def roots(self) -> tuple[Path, ...]:

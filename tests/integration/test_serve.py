@@ -19,6 +19,7 @@ import pytest
 
 import customer_panel
 from api import Api, csv, failed, free_port, held, ok, serving, waited_for
+from customer_panel.db import embedded
 from customer_panel.settings import SETTINGS
 from people import someone
 from servers import command, environment
@@ -208,6 +209,19 @@ def test_a_signal_ends_it_with_streams_open_and_a_job_running(
             (status,) = conn.execute("SELECT status FROM imports").fetchone()
         assert status in ("INTERRUPTED", "COMPLETED")
         assert "Traceback" not in api.output
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.3, 0.6, 1.0])
+def test_a_signal_during_the_start_leaves_nothing_running(home, tmp_path, after_s):
+    """In the middle of initdb, of the imports, of the first connections."""
+    api = Api(tmp_path, CP_HOME=home).start()
+    time.sleep(after_s)
+    assert api.terminate() < STOPPED_S
+    # Before it could know what to do with a signal, or after.
+    assert api.process.returncode in (-signal.SIGTERM, 0), api.output
+    waited_for(lambda: embedded.status(home).pid is None, 20)
+    assert "Traceback" not in api.output
+    api.close()
 
 
 def test_it_ends_in_time_whatever_hangs(databases, template, tmp_path):

@@ -168,7 +168,7 @@ def test_a_value_of_the_server_that_is_ill_formed_names_the_setting(name: str, t
         ("CORS_ORIGINS", "*", "*"),
         ("CP_ALLOWED_HOSTS", "Panel.example,[::1],*", "panel.example,::1,*"),
         ("IMPORT_ROOTS", "/a:/b", "/a:/b"),
-        ("CP_ALLOW_NO_AUTH", "1", "True"),
+        ("CP_ALLOW_NO_AUTH", "1", "1"),
         ("CP_API_KEYS", "0123456789abcdef:import+read", "***:read+import"),
         ("HOST", "::1", "::1"),
     ],

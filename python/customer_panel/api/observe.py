@@ -37,6 +37,8 @@ ALWAYS: tuple[Header, ...] = (
     (b"vary", b"origin"),
 )
 
+NOT_OURS = "This server has another name than the one in the Host header; see CP_ALLOWED_HOSTS"
+
 logger = logging.getLogger("customer_panel.api")
 _trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
@@ -103,9 +105,7 @@ class _Request:
             self.headers += observe.state.origins.headers(origin)
         try:
             if not observe.state.hosts.allow(host):
-                await self._refuse(
-                    400, "This server does not answer to the name in the Host header"
-                )
+                await self._refuse(400, NOT_OURS)
             elif origin is not None and self._is_preflight():
                 await self._answer(204, observe.state.origins.preflight(origin))
             else:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ def _examine() -> Iterator[Finding]:
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
     yield Finding("platform", f"{platform.platform()}, {os.cpu_count()} cores")
     yield from _native()
+    yield _server()
     try:
         settings = Settings.load()
     except CustomerPanelError as wrong:
@@ -77,6 +79,15 @@ def _native() -> Iterator[Finding]:
         yield Finding("extension", str(missing), "Install again: pip install customer-panel.")
         return
     yield Finding("extension", str(extension.__file__))
+
+
+def _server() -> Finding:
+    """Nothing is wrong where only the command line was wanted."""
+    try:
+        found = [f"{name} {version(name)}" for name in ("litestar", "uvicorn", "prometheus-client")]
+    except PackageNotFoundError as missing:
+        return Finding("HTTP API", f'without {missing.name}; pip install "customer-panel[api]"')
+    return Finding("HTTP API", ", ".join(found))
 
 
 def _disk(home: Path) -> Iterator[Finding]:
