@@ -16,7 +16,7 @@ def taken_over(dsn: str) -> None:
     """Another runner claims the job: what `ledger.claim` does, from another session."""
     with psycopg.connect(dsn) as conn:
         (job,) = conn.execute("SELECT id FROM imports WHERE status = 'RUNNING'").fetchone()
-        asked = {"import_id": job, "is_first": True}
+        asked = {"import_id": job, "is_first": True, "forgets_pause": False}
         (epoch, _) = conn.execute(statement("claim_import"), asked).fetchone()
         conn.execute(statement("claim_lanes"), {"import_id": job, "epoch": epoch})
 

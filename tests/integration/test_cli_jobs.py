@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from customer_panel._native import generate
-from customer_panel.errors import Stopped
+from customer_panel.errors import ClaimLost, Stopped
 from customer_panel.imports import import_customers
 
 ROWS = 20_000
@@ -34,7 +34,7 @@ class Running:
     def _work(self, path, dsn):
         try:
             self.outcome = import_customers(path, dsn, batch_rows=100, progress=self._told)
-        except Stopped as stopped:
+        except (ClaimLost, Stopped) as stopped:
             self.outcome = stopped
 
     def _told(self, progress):
@@ -104,3 +104,16 @@ def test_a_paused_import_goes_on_or_is_given_up(run, dsn, path):
     assert run("jobs", "cancel", "2", DATABASE_URL=dsn).returncode == 1
     result = import_customers(path, dsn)
     assert result.rows_unchanged + result.rows_updated == written
+
+
+def test_a_pause_that_a_dead_runner_did_not_hear_is_not_meant_for_the_next_start(dsn, path):
+    importing = Running(path, dsn)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        # The runner dies without a word: its sessions go, its thread hears no more of it.
+        conn.execute("UPDATE imports SET epoch = epoch + 1")
+        conn.execute("UPDATE import_lanes SET epoch = epoch + 1")
+        importing.ended()
+        conn.execute("INSERT INTO import_requests SELECT id, 'PAUSED' FROM imports")
+    result = import_customers(path, dsn)
+    assert result.status == "COMPLETED"
+    assert state(dsn)[3] == 0

@@ -92,13 +92,22 @@ def create(
     return int(import_id)
 
 
-def claim(conn: Connection, import_id: int, plan: Plan, *, is_first: bool = True) -> Claim:
-    """Takes the job over; `is_first`: not again by the same run.
+def claim(
+    conn: Connection,
+    import_id: int,
+    plan: Plan,
+    *,
+    is_first: bool = True,
+    forgets_pause: bool = False,
+) -> Claim:
+    """Takes the job over; `is_first`: not again by the same run. `forgets_pause`: a pause that was
+    asked for before is not meant any more.
 
     When it returns, nothing that another runner sent can be committed any more.
     """
     with conn.transaction():
-        epoch = one(conn, "claim_import", import_id=import_id, is_first=is_first)[0]
+        asked = {"is_first": is_first, "forgets_pause": forgets_pause}
+        epoch = one(conn, "claim_import", import_id=import_id, **asked)[0]
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
         job = rows(conn, "get_import", import_id=import_id)[0]
     clears = plan.fields if job["options"]["blank"] == "clear" else 0

@@ -68,6 +68,7 @@ class Run:
         restarts: bool,
         leaves_others: bool,
         resumes: int | None,
+        heeds_pause: bool,
     ) -> None:
         self.source = source
         self.options = options
@@ -76,6 +77,7 @@ class Run:
         self.hooks = hooks
         self.restarts = restarts
         self.leaves_others = leaves_others
+        self.heeds_pause = heeds_pause
         self.only = resumes  # the one job to go on with; the one that this run has begun
         self.notes: list[str] = []
         self.sessions = Sessions(dsn)
@@ -100,7 +102,13 @@ class Run:
             if job["status"] == "COMPLETED":
                 # The last commit came through; what was lost is its answer.
                 return self._result(conn, job["id"])
-            claim = ledger.claim(conn, job["id"], self.plan, is_first=not self.has_begun)
+            claim = ledger.claim(
+                conn,
+                job["id"],
+                self.plan,
+                is_first=not self.has_begun,
+                forgets_pause=not (self.has_begun or self.heeds_pause),
+            )
             if not self.has_begun:
                 self.has_begun, self.only = True, claim.import_id
                 self.hooks.begun(claim.import_id)

@@ -46,6 +46,7 @@ def run_import(
     patience_s: float | None = LOST_PATIENCE_S,
     leaves_others: bool = False,
     resumes: int | None = None,
+    heeds_pause: bool = False,
 ) -> ImportResult:
     """Imports `source`: goes on with an interrupted import of the same file, else begins one.
 
@@ -54,8 +55,9 @@ def run_import(
     number once it is ours, `created` writes into the transaction that makes a new one.
     `leaves_others` begins a job beside an interrupted one of another file, which else raises
     Interrupted. `resumes` goes on with that import and no other; ClaimLost when it is over.
-    Raises CustomerPanelError; after Stopped, DatabaseLost and any other
-    failure but SourceChanged the job can be resumed.
+    `heeds_pause`: nobody asked for this run, so a pause asked of the one before still holds.
+    Raises CustomerPanelError; after Stopped, DatabaseLost and any other failure but SourceChanged
+    the job can be resumed.
     """
     run = Run(
         source,
@@ -67,6 +69,7 @@ def run_import(
         restarts=restarts,
         leaves_others=leaves_others,
         resumes=resumes,
+        heeds_pause=heeds_pause,
     )
     wait = FIRST_WAIT_S
     lost_since: float | None = None

@@ -239,7 +239,12 @@ class Worker:
                     self._attempt(
                         job["id"],
                         lambda stop: self._run(
-                            source, stop, self.tuning, self._begun, resumes=job["id"]
+                            source,
+                            stop,
+                            self.tuning,
+                            self._begun,
+                            resumes=job["id"],
+                            heeds_pause=True,
                         ),
                     )
                 return True
@@ -276,7 +281,7 @@ class Worker:
 
         try:
             with contextlib.closing(open_beneath(self.roots, order.path)) as source:
-                self._forget_pause(order, source)
+                self._migrate()
                 stop = self._entered()
                 self._run(source, stop, order.tuning, begun, order.resumes, order.created)
         except Exception as wrong:
@@ -289,21 +294,6 @@ class Worker:
         finally:
             self._exited()
         return 0.0
-
-    def _forget_pause(self, order: Order, source: FileSource) -> None:
-        self._migrate()
-        # A session of its own: the idle one may have been lost without our having noticed yet.
-        with Sessions(self.dsn).job() as conn:
-            conn.execute(
-                statement("forget_pause"),
-                {
-                    "import_id": order.resumes,
-                    "path": source.name,
-                    "device": source.device,
-                    "inode": source.inode,
-                    "key": ledger.LOCK,
-                },
-            )
 
     def _note_progress_every(self, import_id: int, progress_every_ms: int) -> None:
         # A nicety: if the connection is lost here, so is the import's, and told there.
@@ -326,6 +316,7 @@ class Worker:
         begun: Callable[[int], None],
         resumes: int | None = None,
         created: Created = lambda _, __: None,
+        heeds_pause: bool = False,
     ) -> None:
         # Notifications would pile up in a session that nobody reads.
         self._leave()
@@ -343,6 +334,7 @@ class Worker:
             patience_s=None,
             leaves_others=True,
             resumes=resumes,
+            heeds_pause=heeds_pause,
         )
         logger.info(
             "import %s is completed: %d rows, %d of them new",

@@ -51,7 +51,11 @@ SELECT %(import_id)s, lane, 0, %(done_to)s, %(tail_hash)s FROM generate_series(0
 
 -- claim_import --
 -- Makes the job ours: who held it before finds no row of its epoch any more.
--- The clock of a run goes on through lost connections; only another run starts its own.
+-- The clock of a run goes on through lost connections; only another run starts its own. A pause that was asked of a runner
+-- that died is not meant for who starts the import again by hand.
+WITH forgotten AS (
+    DELETE FROM import_requests WHERE import_id = %(import_id)s AND requested = 'PAUSED' AND %(forgets_pause)s
+)
 UPDATE imports
    SET epoch = epoch + 1, status = 'RUNNING', error = NULL, updated_at = clock_timestamp(),
        claimed_at = CASE WHEN %(is_first)s THEN clock_timestamp() ELSE claimed_at END,

@@ -10,12 +10,6 @@ SELECT i.id, i.status, i.file_path, r.requested,
    AND NOT (<is_runner_alive>)
  ORDER BY i.id;
 
--- forget_pause --
--- A pause that was asked of a runner that died first is not meant for who starts the import again. By its number, or its file.
-DELETE FROM import_requests AS r USING imports AS i
- WHERE i.id = r.import_id AND r.requested = 'PAUSED' AND NOT (<is_runner_alive>)
-   AND (i.id = %(import_id)s OR i.file_path = %(path)s OR (i.file_device, i.file_inode) = (%(device)s, %(inode)s));
-
 -- set_progress_every --
 -- How often streams are told of this import.
 UPDATE imports SET progress_every_ms = %(progress_every_ms)s WHERE id = %(import_id)s;
