@@ -135,6 +135,17 @@ def test_while_a_job_runs_another_is_a_conflict(api, path, shared_dsn):
     api.until("COMPLETED", job=job["id"])
 
 
+def test_when_it_is_over_the_next_one_starts(api, path):
+    """As soon as the button is enabled: `done` was told, the snapshot is COMPLETED."""
+    with api.stream() as stream:
+        for _ in range(25):
+            job = api.sync(path)
+            assert stream.until("done", "error")[-1].payload["jobId"] == job["id"]
+        for _ in range(25):
+            job = api.sync(path)
+            api.until("COMPLETED", job=job["id"])
+
+
 def test_while_the_command_line_imports_too(api, path, shared_dsn, run):
     before = jobs(shared_dsn)
     with held(shared_dsn) as let_go:
