@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,10 @@ from stage import RUNS
 
 SEED = 2026
 KILLS = 10
-AGAIN_WITHIN_S = 2.0  # from the start of the process until the job runs
+# From the start of the process until the job runs. In `make test` two workers share the cores, and
+# what is promised is promised for a machine that does nothing else.
+AGAIN_WITHIN_S = 2.0 if RUNS else 6.0
+USUALLY_S = 2.0
 STOPPED_WITHIN_S = 5.0
 BATCH_ROWS = 2000
 
@@ -93,6 +97,7 @@ def test_killed_ten_times_until_done(large, databases, tmp_path, name, number):
         print(f"seed {SEED + number}: killed after batches {kills}; ran again after {waits} s")
         assert len(kills) == KILLS or name == "again"
         assert max(waits) < AGAIN_WITHIN_S
+        assert statistics.median(waits) < USUALLY_S
         with api.stream() as stream:
             if api.progress()["status"] == "RUNNING":
                 assert stream.until("done", "error")[-1].payload["type"] == "done"
