@@ -65,7 +65,7 @@ chaos: .venv/.built ## kill an import N times at random: make chaos N=100
 
 CASES := 5000
 fuzz-api: .venv/.built ## thousands of cases an operation against the API: make fuzz-api CASES=5000
-	FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/fuzz
+	FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/fuzz tests/contract/test_model.py
 
 lint: .venv/.built ## format, lints, types, layers; changes nothing
 	cargo fmt --all --check

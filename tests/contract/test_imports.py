@@ -160,6 +160,9 @@ def test_a_write_waits_for_a_batch_at_most_and_a_read_for_nothing(serve, dsn, fi
 
     api.sync(path)
     in_parallel(4, call)
+    with psycopg.connect(dsn) as conn:
+        alive = conn.execute("SELECT count(*) FROM customers WHERE deleted_at IS NULL").fetchone()
+    assert alive == (ok(api.get("/customers"))["pagination"]["totalItems"],)
     print(slowest)
     assert max(slowest["read"], slowest["list"]) < 0.5
     assert max(slowest["create"], slowest["change"]) < 2
