@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import psycopg
 from litestar import Request
+from litestar.params import HeaderParameter
 
 from customer_panel.api.errors import ApiError, invalid
+from customer_panel.api.schemas import words
 from customer_panel.sql import statement
 
 HEADER = "Idempotency-Key"
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+
+Header = Annotated[
+    str | None,
+    HeaderParameter(
+        name=HEADER,
+        pattern=f"^{VISIBLE.pattern}$",
+        description="The same key and body within 24 hours give the first result again.",
+        schema_extra=words(),
+    ),
+]
 
 
 class Key(NamedTuple):

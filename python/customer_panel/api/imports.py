@@ -14,7 +14,7 @@ import psycopg
 from litestar import Request, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example, Operation, RequestBody
-from litestar.params import HeaderParameter, PathParameter, QueryParameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
 from customer_panel.api import idempotency
@@ -32,7 +32,7 @@ from customer_panel.api.import_shapes import (
     pagination,
     reject_of,
 )
-from customer_panel.api.schemas import JsonBody, read_whole, whole, words
+from customer_panel.api.schemas import JsonBody, read_whole, whole
 from customer_panel.api.state import AppState, panel
 from customer_panel.db.pool import connection
 from customer_panel.errors import AlreadyRunning, Stopped
@@ -66,7 +66,13 @@ Id = Annotated[
 # Litestar would take "1.0" for a number: pages are read by `read_whole`.
 Page = Annotated[str, QueryParameter(schema_extra=whole(1, jobs.LARGEST, default=1))]
 Limit = Annotated[str, QueryParameter(schema_extra=whole(1, LIMIT, default=10))]
-STEERED = {"scope": "import"}
+# What all operations share that do something to an import.
+STEERS: dict[str, Any] = {
+    "operation_class": BodyOptional,
+    "return_dto": None,
+    "status_code": 200,
+    "opt": {"scope": "import"},
+}
 DEFAULTS, NOTHING = StartImport(), Nothing()
 
 
@@ -75,11 +81,8 @@ DEFAULTS, NOTHING = StartImport(), Nothing()
 
 @post(
     "/customers/sync",
-    operation_class=BodyOptional,
     dto=JsonBody[StartImport],
-    return_dto=None,
-    status_code=200,
-    opt=STEERED,
+    **STEERS,
     operation_id="startImport",
     summary="Start an import",
     responses=responses(400, 409, 413, 415, 503),
@@ -87,15 +90,7 @@ DEFAULTS, NOTHING = StartImport(), Nothing()
 async def start_import(
     request: AnyRequest,
     data: StartImport = DEFAULTS,
-    idempotency_key: Annotated[
-        str | None,
-        HeaderParameter(
-            name=idempotency.HEADER,
-            pattern=f"^{idempotency.VISIBLE.pattern}$",
-            description="The same key and body within 24 hours give the first result again.",
-            schema_extra=words(),
-        ),
-    ] = None,
+    idempotency_key: idempotency.Header = None,  # noqa: ARG001 - `key_of` sees if there are two
 ) -> Answer[JobResponse]:
     """Answers as soon as the job exists. An import of the same file that was paused or interrupted
     goes on instead.
@@ -104,9 +99,7 @@ async def start_import(
     path = data.file_path or state.settings.csv_path
     if path is None:
         raise invalid("filePath", "is required: CSV_PATH is not set")
-    key = None
-    if idempotency_key is not None:
-        key = idempotency.key_of(request, "startImport", await request.body())
+    key = idempotency.key_of(request, "startImport", await request.body())
     import_id = await _started(state, path, data, key)
     return await _shown(state, import_id, "Import started")
 
@@ -138,11 +131,8 @@ async def get_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
 
 @post(
     "/imports/{id:str}/pause",
-    operation_class=BodyOptional,
     dto=JsonBody[Nothing],
-    return_dto=None,
-    status_code=200,
-    opt=STEERED,
+    **STEERS,
     operation_id="pauseImport",
     summary="Pause a running import at the next batch border",
     responses=responses(400, 404, 409, 413, 415, 503),
@@ -166,11 +156,8 @@ async def pause_import(
 
 @post(
     "/imports/{id:str}/cancel",
-    operation_class=BodyOptional,
     dto=JsonBody[Nothing],
-    return_dto=None,
-    status_code=200,
-    opt=STEERED,
+    **STEERS,
     operation_id="cancelImport",
     summary="Give an import up; what it wrote stays",
     responses=responses(400, 404, 409, 413, 415, 503),
@@ -198,11 +185,8 @@ async def cancel_import(
 
 @post(
     "/imports/{id:str}/resume",
-    operation_class=BodyOptional,
     dto=JsonBody[Nothing],
-    return_dto=None,
-    status_code=200,
-    opt=STEERED,
+    **STEERS,
     operation_id="resumeImport",
     summary="Go on with a paused or interrupted import",
     responses=responses(400, 404, 409, 413, 415, 503),

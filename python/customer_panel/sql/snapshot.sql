@@ -9,30 +9,14 @@ WITH chosen AS (
     SELECT id FROM chosen
      UNION (SELECT id FROM imports WHERE end_number > %(since)s ORDER BY end_number DESC LIMIT %(most)s)
 )
-SELECT i.id, i.id = (SELECT id FROM chosen) AS is_chosen, i.status, i.phase, s.name AS source, i.file_path, i.file_size,
-       i.data_start, coalesce(i.scanned_to, l.done_to) AS bytes_read, i.error, i.started_at, i.completed_at,
-       greatest(i.updated_at, l.committed_at) AS updated_at, i.progress_every_ms, i.end_number,
-       (SELECT max(end_number) FROM imports) AS highest_end,
-       l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
-       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
-       i.elapsed_ms,
-       CASE WHEN i.epoch = 0 THEN 0
-            ELSE extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
-                                    - i.claimed_at) * 1000 END::bigint AS running_ms,
+SELECT <standing>, i.id = (SELECT id FROM chosen) AS is_chosen, (SELECT max(end_number) FROM imports) AS highest_end,
        coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms,
        CASE WHEN i.status = 'RUNNING' THEN (<is_runner_alive>) ELSE false END AS is_alive,
        coalesce(r.recent, '[]') AS recent
   FROM wanted
   JOIN imports AS i USING (id)
   JOIN sources AS s ON s.id = i.source_id
- CROSS JOIN LATERAL (
-    SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
-           coalesce(sum(rows_processed), 0)::bigint AS processed, coalesce(sum(rows_inserted), 0)::bigint AS inserted,
-           coalesce(sum(rows_updated), 0)::bigint AS updated, coalesce(sum(rows_unchanged), 0)::bigint AS unchanged,
-           coalesce(sum(rows_protected), 0)::bigint AS protected, coalesce(sum(rows_duplicate), 0)::bigint AS duplicate,
-           coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
-           coalesce(sum(warnings), 0)::bigint AS warnings
-      FROM import_lanes WHERE import_id = i.id) AS l
+ CROSS JOIN LATERAL (<lane_sums>) AS l
   LEFT JOIN LATERAL (
     SELECT json_agg(json_build_array(<shown>)) AS recent
       FROM (SELECT * FROM customers
@@ -40,3 +24,26 @@ SELECT i.id, i.id = (SELECT id FROM chosen) AS is_chosen, i.status, i.phase, s.n
                AND deleted_at IS NULL
              ORDER BY date_trunc('milliseconds', updated_at) DESC, id DESC LIMIT %(recent)s) AS c) AS r ON true
  ORDER BY i.end_number NULLS LAST;
+
+-- standing --
+-- Fragment: what is read of an import with its source and the sums of its lanes. Of a file of which nothing but the header was
+-- passed no byte is read; the clock stands before the first claim, and in the maintenance behind the work.
+i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_start,
+       coalesce(i.scanned_to, CASE WHEN l.done_to > i.data_start THEN l.done_to ELSE 0 END) AS bytes_read,
+       i.error, i.started_at, i.completed_at, greatest(i.updated_at, l.committed_at) AS updated_at,
+       i.progress_every_ms, i.end_number, i.elapsed_ms,
+       l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
+       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
+       CASE WHEN i.epoch = 0 THEN 0
+            ELSE extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
+                                    - i.claimed_at) * 1000 END::bigint AS running_ms
+
+-- lane_sums --
+-- Fragment: how far the lanes of an import are, and what they have counted.
+SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
+       coalesce(sum(rows_processed), 0)::bigint AS processed, coalesce(sum(rows_inserted), 0)::bigint AS inserted,
+       coalesce(sum(rows_updated), 0)::bigint AS updated, coalesce(sum(rows_unchanged), 0)::bigint AS unchanged,
+       coalesce(sum(rows_protected), 0)::bigint AS protected, coalesce(sum(rows_duplicate), 0)::bigint AS duplicate,
+       coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
+       coalesce(sum(warnings), 0)::bigint AS warnings
+  FROM import_lanes WHERE import_id = i.id

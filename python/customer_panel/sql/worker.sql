@@ -43,26 +43,12 @@ SELECT pg_notify('customer_panel', json_build_object('jobId', id::text, 'status'
 -- list_jobs --
 -- Imports, newest first, or one of them, with the sums of their lanes and what was asked of them. Of a file of which
 -- nothing but the header was passed no byte is read.
-SELECT i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_start,
-       coalesce(i.scanned_to, CASE WHEN l.done_to > i.data_start THEN l.done_to ELSE 0 END) AS bytes_read,
-       i.error, i.started_at, i.completed_at, greatest(i.updated_at, l.committed_at) AS updated_at,
-       i.progress_every_ms, i.end_number, r.requested, i.elapsed_ms, '[]'::json AS recent,
-       l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
-       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
-       (extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
-                           - i.claimed_at) * 1000)::bigint AS running_ms
+SELECT <standing>, r.requested, '[]'::json AS recent
   FROM (SELECT * FROM imports WHERE %(import_id)s::bigint IS NULL OR id = %(import_id)s
          ORDER BY id DESC LIMIT %(limit)s OFFSET %(offset)s) AS i
   JOIN sources AS s ON s.id = i.source_id
   LEFT JOIN import_requests AS r ON r.import_id = i.id
- CROSS JOIN LATERAL (
-    SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
-           coalesce(sum(rows_processed), 0)::bigint AS processed, coalesce(sum(rows_inserted), 0)::bigint AS inserted,
-           coalesce(sum(rows_updated), 0)::bigint AS updated, coalesce(sum(rows_unchanged), 0)::bigint AS unchanged,
-           coalesce(sum(rows_protected), 0)::bigint AS protected, coalesce(sum(rows_duplicate), 0)::bigint AS duplicate,
-           coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
-           coalesce(sum(warnings), 0)::bigint AS warnings
-      FROM import_lanes WHERE import_id = i.id) AS l
+ CROSS JOIN LATERAL (<lane_sums>) AS l
  ORDER BY i.id DESC;
 
 -- count_jobs --
