@@ -157,7 +157,7 @@ def test_filters_are_exact(api, crowd):
         assert page["data"] == [one]
         assert page["pagination"]["totalItems"] == 1
         assert page["pagination"]["hasNext"] is False
-        for other in (one[name][:-1], one[name] + "x", "%", one[name].replace("e", "_")):
+        for other in (one[name][:-1], one[name] + "x", "%", f"_{one[name][1:]}"):
             assert ok(api.get("/customers", **{name: other}))["data"] == []
     both = ok(api.get("/customers", email=one["email"], customerId=crowd[8]["customerId"]))
     assert both["data"] == []

@@ -37,14 +37,14 @@ def test_no_answer_is_outside_the_document(databases, template, tmp_path, phases
             DATABASE_URL=dsn,
             IMPORT_ROOTS=tmp_path,
             CSV_PATH=files[0],
-            SSE_HEARTBEAT_MS=100,
         ) as api,
     ):
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli"),
                 *("--config-file", str(HERE / "schemathesis.toml"), "--no-color", "run"),
-                *("--checks", "all", "--phases", phases, "--workers", "2"),
+                # Threads that parse Python at once trip over each other in CPython 3.11, now and then.
+                *("--checks", "all", "--phases", phases, "--workers", "1"),
                 *("--max-examples", str(CASES or 200), "--seed", str(SEED)),
                 # `make test` is to fail for a change, not for its luck.
                 *([] if CASES else ["--generation-deterministic"]),
