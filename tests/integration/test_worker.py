@@ -149,7 +149,8 @@ def test_of_several_workers_one_runs_it(
     check_customers()
     # The killed claim, and one more.
     assert ask(dsn, "SELECT epoch, status FROM imports") == [(2, "COMPLETED")]
-    assert not caplog.records
+    # Another test of this process may have set the level of our loggers.
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_a_small_one_is_not_begun_anew_by_a_worker_that_comes_late(
