@@ -41,6 +41,7 @@ run: .venv/.built $(if $(CSV),,$(SAMPLE)) ## import a sample, or your file: make
 	0) printf '%s\n' '' 'Next:' \
 	    '  $(BIN)/customer-panel db psql      look at the rows' \
 	    '  $(BIN)/customer-panel jobs list    the imports so far' \
+	    '  make serve                            the same over HTTP, with a progress stream' \
 	    '  make run CSV=path                     import a file of your own; again, to re-sync it' ;; \
 	3) printf '%s\n' '' 'All other rows are in; exit code 3 means that some were set aside.' ;; \
 	esac; exit $$code
