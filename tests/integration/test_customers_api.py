@@ -27,11 +27,17 @@ from crowd import (
 )
 from customer_panel.api.customers import matching, tag
 from customer_panel.api.envelope import encode
-from customer_panel.api.errors import as_api_error, described
+from customer_panel.api.errors import as_api_error
 from customer_panel.customer import COLUMNS
 from customer_panel.customers import store
 from customer_panel.db.pool import Pool, connection
-from customer_panel.errors import CustomerMoved, IdentityStays, NoSuchCustomer, ValueTaken
+from customer_panel.errors import (
+    CustomerMoved,
+    IdentityStays,
+    NoSuchCustomer,
+    ValueTaken,
+    described,
+)
 from customer_panel.sql import statement
 from table import run as run_import
 

@@ -24,7 +24,7 @@ from litestar.types import ExceptionHandlersMap
 
 from customer_panel import errors
 from customer_panel.api.envelope import Answer, Meta, encode, meta
-from customer_panel.errors import described as described  # told by others of the API too
+from customer_panel.errors import described
 
 CODES: dict[int, str] = {
     400: "VALIDATION_ERROR",

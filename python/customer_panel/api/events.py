@@ -16,11 +16,12 @@ from typing import Any
 
 import psycopg
 
-from customer_panel.api.errors import ApiError, described, unavailable
+from customer_panel.api.errors import ApiError, unavailable
 from customer_panel.api.messages import Message, View, end_of, ending, heartbeat, place
 from customer_panel.api.stream import Stream
 from customer_panel.db.connect import APPLICATION
 from customer_panel.db.pool import KEEPALIVES, Pool
+from customer_panel.errors import described
 from customer_panel.imports.snapshot import NEVER, Reading, Standing, Watch
 from customer_panel.settings import Settings
 

@@ -140,7 +140,6 @@ ALLOWED_HEADERS = (
 )
 EXPOSED_HEADERS = b"etag, x-trace-id, retry-after, location"
 PREFLIGHT_S = b"600"  # that a browser may remember the answer
-VARY: Header = (b"vary", b"origin")
 
 
 class Origins:

@@ -109,7 +109,6 @@ def _build_together(connect: Callable[[], Connection], claim: Claim, names: list
     write waits for all of them.
     """
     failures: list[BaseException] = []
-    sessions: list[Connection] = []
     has_given_way = False
 
     def build_one(conn: Connection, name: str) -> None:
@@ -129,7 +128,8 @@ def _build_together(connect: Callable[[], Connection], claim: Claim, names: list
     with connect() as conn:
         conn.autocommit = True
         while any(thread.is_alive() for thread in threads):
-            if not has_given_way and ledger.one(conn, "others_wait", ours=OURS)[0]:
+            if ledger.one(conn, "others_wait", ours=OURS)[0]:
+                # Again as long as they wait: a session between two statements hears no cancel.
                 has_given_way = True
                 for session in sessions:
                     with contextlib.suppress(psycopg.Error):
