@@ -20,7 +20,7 @@ from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from customer_panel.settings import SETTINGS
 from servers import Databases, command, environment, make_home, named
-from stage import large, runner, small
+from stage import large, mortal, runner, small
 from workers import check_customers, customers_file, customers_folder, pristine, working
 
 # What the developer has set must not reach the tests, and least of all a DATABASE_URL.
@@ -31,7 +31,7 @@ for _setting in SETTINGS:
 
 # What tests import from here, and the fixtures of other files.
 __all__ = ["Run", "api", "command", "environment", "files", "large", "make_home", "named"]
-__all__ += ["runner", "serve", "shared_dsn", "small"]
+__all__ += ["mortal", "runner", "serve", "shared_dsn", "small"]
 __all__ += ["check_customers", "customers_file", "customers_folder", "pristine", "working"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import psycopg
 import pytest
 
 from customer_panel import _native
+from customer_panel.db import embedded
 from customer_panel.imports import ImportResult
 from reference import Reject
-from servers import Databases, environment
+from servers import Databases, environment, make_home
 from table import digest, rejects, run, settled
 
 RUNS = int(os.environ.get("CHAOS_RUNS", "0"))
@@ -107,6 +109,16 @@ def runner(tmp_path_factory) -> Iterator[Runner]:
     runner = Runner(tmp_path_factory.mktemp("runner"))
     yield runner
     runner.close()
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Databases]:
+    """A PostgreSQL that may be stopped at any moment; nobody else uses it."""
+    home = make_home()
+    server = embedded.up(home)
+    yield Databases(server)
+    embedded.stop(home, force=True)
+    shutil.rmtree(home)
 
 
 @dataclass

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,22 +17,11 @@ from api import Api, failed, ok, serving, waited_for
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from people import someone
-from servers import Databases, make_home
 from stage import RUNS, Scene, scenes
 
 SEED = 77
 BACK_WITHIN_S = 2.0 if RUNS else 6.0  # `make test` runs two of these at once
 DOWN_S = 1.5
-
-
-@pytest.fixture(scope="module")
-def mortal() -> Iterator[Databases]:
-    """A PostgreSQL that may be stopped at any moment; nobody else uses it."""
-    home = make_home()
-    server = embedded.up(home)
-    yield Databases(server)
-    embedded.stop(home, force=True)
-    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="module")

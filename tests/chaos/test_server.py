@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -17,7 +15,7 @@ import pytest
 
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
-from servers import Databases, command, environment, make_home
+from servers import command, environment
 from stage import RUNS, Scene, kill, scenes
 
 SEED = 99
@@ -63,16 +61,6 @@ def test_goes_on_when_its_sessions_are_terminated(runner, databases, large, numb
 
 
 # -- the server killed ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def mortal() -> Iterator[Databases]:
-    """A server that may be stopped at any moment; nobody else uses it."""
-    home = make_home()
-    server = embedded.up(home)
-    yield Databases(server)
-    embedded.stop(home, force=True)
-    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="module")
