@@ -15,13 +15,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import api, files, serve, shared_dsn
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from customer_panel.settings import SETTINGS
-from servers import Databases, command, environment, make_home, named
-from stage import large, mortal, runner, small
-from workers import check_customers, customers_file, customers_folder, pristine, working
+from support.api import api, files, serve, shared_dsn
+from support.databases import Databases, command, environment, make_home, named
+from support.kill_runner import large, mortal, runner, small
+from support.workers import check_customers, customers_file, customers_folder, pristine, working
 
 # What the developer has set must not reach the tests, and least of all a DATABASE_URL.
 for _name in [name for name in os.environ if name.startswith(("CP_", "PG"))]:

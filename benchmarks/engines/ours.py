@@ -11,9 +11,9 @@ import msgspec
 
 from customer_panel.benchmarks.figures import Facts, Run
 from customer_panel.benchmarks.place import Place
+from customer_panel.imports.engine.supervisor import run_import
 from customer_panel.imports.model import ImportResult, Options, Progress, Tuning
 from customer_panel.imports.sources import opened
-from customer_panel.imports.supervisor import run_import
 
 NAME = "customer-panel"
 UNSAFE = "without safety"

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel
 
-from stage import Scene
-from table import run
+from support.compare import run
+from support.kill_runner import Scene
 
 SEEN = """
 SELECT sum(rows_processed)::int, sum(rows_inserted)::int, sum(rows_updated)::int,

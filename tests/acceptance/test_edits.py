@@ -15,9 +15,9 @@ import pytest
 from psycopg import sql
 
 from customer_panel import _native
-from customer_panel.imports.apply import Writer
-from reference import NAMES, Reference, Value
-from table import content, counts, expected, run
+from customer_panel.imports.engine.apply import Writer
+from support.compare import content, counts, expected, run
+from support.reference import NAMES, Reference, Value
 
 TEXTS = [name for name in NAMES[1:] if name != "subscription_date"]
 

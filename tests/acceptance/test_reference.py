@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from customer_panel import _native
-from reference import FIELD_LIMIT, RECORD_LIMIT, Reference
-from table import content, counts, expected, rejects, run
+from support.compare import content, counts, expected, rejects, run
+from support.reference import FIELD_LIMIT, RECORD_LIMIT, Reference
 
 
 @pytest.fixture

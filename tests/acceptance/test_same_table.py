@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from customer_panel import _native
-from table import counts, digest, rejects, run
+from support.compare import counts, digest, rejects, run
 
 ROWS = 20_000
 BASE = {"rows": ROWS, "seed": 5, "duplicates": 0.03, "dirty": 0.03}
@@ -80,7 +80,7 @@ def test_several_passes_change_no_night(nights, told, dsn, database, lanes):
 def test_too_low_a_guess_of_identities_divides_the_lanes_and_changes_no_night(
     nights, told, dsn, database, lanes, monkeypatch
 ):
-    monkeypatch.setattr("customer_panel.imports.lanes.identities", lambda *_: 10)
+    monkeypatch.setattr("customer_panel.imports.engine.lanes.identities", lambda *_: 10)
     for night, wanted in zip(nights, told, strict=True):
         result = run(night, dsn, lanes=lanes, memory_bytes=ROOM, batch_rows=500)
         assert outcome(dsn, result) == wanted

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from customer_panel.errors import SourceEmpty
-from reference import Reference
-from table import content, counts, expected, rejects, run
+from support.compare import content, counts, expected, rejects, run
+from support.reference import Reference
 
 HEADERS = [
     b"Customer Id,First Name,E-mail,Subscription Date,City",

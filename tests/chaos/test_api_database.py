@@ -13,11 +13,11 @@ import httpx
 import psycopg
 import pytest
 
-from api import Api, failed, ok, serving, waited_for
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
-from people import someone
-from stage import RUNS, Scene, scenes
+from support.api import Api, failed, ok, serving, waited_for
+from support.customers import someone
+from support.kill_runner import RUNS, Scene, scenes
 
 SEED = 77
 BACK_WITHIN_S = 2.0 if RUNS else 6.0  # `make test` runs two of these at once

@@ -18,8 +18,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from api import Api, csv, serving
-from servers import environment
+from support.api import Api, csv, serving
+from support.databases import environment
 
 # Written into a `sitecustomize` that the server's interpreter imports before anything else.
 HOOK = """

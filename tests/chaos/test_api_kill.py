@@ -16,8 +16,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from api import Api, csv, failed, held, held_midway, ok, serving, waited_for
-from stage import RUNS
+from support.api import Api, csv, failed, held, held_midway, ok, serving, waited_for
+from support.kill_runner import RUNS
 
 SEED = 2026
 KILLS = 10

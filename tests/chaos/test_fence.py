@@ -6,10 +6,11 @@ import psycopg
 import pytest
 
 from customer_panel.errors import ClaimLost
-from customer_panel.imports import finish, keys
-from customer_panel.imports.apply import Writer
+from customer_panel.imports.engine import finish
+from customer_panel.imports.engine import indexes as keys
+from customer_panel.imports.engine.apply import Writer
 from customer_panel.sql import statement
-from table import digest, run
+from support.compare import digest, run
 
 
 def taken_over(dsn: str) -> None:

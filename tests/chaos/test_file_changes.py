@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from customer_panel.errors import SourceChanged
-from table import run
+from support.compare import run
 
 TUNING = {"lanes": 2, "batch_rows": 200}
 SEED = 7

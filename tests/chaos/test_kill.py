@@ -8,7 +8,7 @@ import signal
 import psycopg
 import pytest
 
-from stage import RUNS, kill
+from support.kill_runner import RUNS, kill
 
 SEED = 20261124
 PORTION = 25  # of parked rows: some transactions for a small file

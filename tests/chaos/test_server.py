@@ -15,8 +15,8 @@ import pytest
 
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
-from servers import command, environment
-from stage import RUNS, Scene, kill, scenes
+from support.databases import command, environment
+from support.kill_runner import RUNS, Scene, kill, scenes
 
 SEED = 99
 TUNING = {"lanes": 2, "batch_rows": 5_000}

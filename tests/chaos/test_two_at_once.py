@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from servers import command, environment
-from table import run
+from support.compare import run
+from support.databases import command, environment
 
 STOPPED_WITHIN_S = 5.0
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from api import READY_S, Api
-from servers import environment
+from support.api import READY_S, Api
+from support.databases import environment
 
 NOTICED_S = 30
 HEARTBEAT_MS = 13_000  # the worst: just before silence would have been noticed

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api import csv
+from support.api import csv
 
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from api import failed, in_parallel, ok
-from people import NULLABLE, created, someone
+from support.api import failed, in_parallel, ok
+from support.customers import NULLABLE, created, someone
 
 CHANGES = {
     "firstName": "Grace",

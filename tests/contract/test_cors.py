@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api import Stream, failed, ok
-from people import someone
+from support.api import Stream, failed, ok
+from support.customers import someone
 
 HEADERS = [
     *("content-type", "authorization", "if-match", "idempotency-key", "last-event-id"),

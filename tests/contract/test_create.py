@@ -7,8 +7,8 @@ import json
 import psycopg
 import pytest
 
-from api import failed, in_parallel, ok
-from people import FIELDS, NULLABLE, created, someone
+from support.api import failed, in_parallel, ok
+from support.customers import FIELDS, NULLABLE, created, someone
 
 BIG = "𝒳"  # one character: two UTF-16 units, four bytes
 E_MAIL = "@" + "b" * 63 + "." + "b" * 63 + "." + "b" * 57 + ".com"  # 190 characters

@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 
-from api import CODES, TIME, csv, failed, in_parallel, ok
+from support.api import CODES, TIME, csv, failed, in_parallel, ok
 
 NEW = {"firstName": "Grace", "email": "grace@example.com"}
 
@@ -166,7 +166,7 @@ def test_each_code_has_its_status(api, shared_dsn, serve):
     failed(api.post("/customers", NEW), 409)
     failed(api.patch(f"/customers/{made['id']}", {"city": "x"}, if_match='"stale"'), 412)
     # Nothing here limits a rate; a proxy's own answer, or a later version's, is named all the same.
-    from customer_panel.api import errors
+    from customer_panel.api.http import errors
 
     assert errors.CODES == CODES
     secured = serve(DATABASE_URL=shared_dsn, CP_API_KEYS="reader-0123456789:read")

@@ -8,8 +8,8 @@ import time
 import psycopg
 import pytest
 
-from api import TIME, csv, failed, held, held_midway, in_parallel, ok, waited_for
-from people import created, someone
+from support.api import TIME, csv, failed, held, held_midway, in_parallel, ok, waited_for
+from support.customers import created, someone
 
 ROWS = 60_000
 

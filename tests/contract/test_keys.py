@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api import csv, failed, in_parallel, ok
-from people import someone
+from support.api import csv, failed, in_parallel, ok
+from support.customers import someone
 
 KEYS = {
     "reads": "key-of-a-reader-0001:read",

@@ -9,7 +9,7 @@ import sys
 import httpx
 import pytest
 
-from api import csv
+from support.api import csv
 
 OLD = {
     *("id", "customerId", "firstName", "lastName", "company", "city", "country", "phone1"),

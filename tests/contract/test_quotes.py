@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quotes import contract, places, quotes
+from support.quotes import contract, places, quotes
 
 
 def test_quotes_are_exact():

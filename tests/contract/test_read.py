@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from api import failed, ok
-from people import FIELDS, created
+from support.api import failed, ok
+from support.customers import FIELDS, created
 
 NOT_DIGITS = [
     "abc",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from api import failed, in_parallel, ok
-from people import someone
+from support.api import failed, in_parallel, ok
+from support.customers import someone
 
 
 def test_the_same_key_gives_the_first_result_again(api, shared_dsn):

@@ -9,9 +9,9 @@ import time
 import psycopg
 import pytest
 
-from api import TIME, csv, failed, held, held_midway, ok
 from conftest import command, environment
-from people import FIELDS, created
+from support.api import TIME, csv, failed, held, held_midway, ok
+from support.customers import FIELDS, created
 
 SNAPSHOT = {
     *("jobId", "status", "filePath", "rowsProcessed", "rowsInserted", "bytesRead", "percent"),

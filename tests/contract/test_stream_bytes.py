@@ -10,8 +10,8 @@ import time
 import pytest
 from test_snapshot import SNAPSHOT, is_whole
 
-from api import TIME, csv, held_midway, ok
 from conftest import command, environment
+from support.api import TIME, csv, held_midway, ok
 
 ROWS = 60_000
 PROGRESS = {

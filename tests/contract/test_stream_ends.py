@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from api import csv, held, in_parallel
+from support.api import csv, held, in_parallel
 
 
 @pytest.fixture

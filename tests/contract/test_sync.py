@@ -8,7 +8,7 @@ import socket
 import psycopg
 import pytest
 
-from api import TIME, csv, failed, held, in_parallel, ok
+from support.api import TIME, csv, failed, held, in_parallel, ok
 
 JOB = {
     *("id", "filePath", "status", "bytesRead", "rowsProcessed", "rowsInserted", "lastRowHash"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from api import Api, csv, ok, serving
+from support.api import Api, csv, ok, serving
 
 HERE = Path(__file__).parent
 CASES = int(os.environ.get("FUZZ_CASES", "0"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api import CODES, csv, serving
+from support.api import CODES, csv, serving
 
 PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
 ROWS = 20_000

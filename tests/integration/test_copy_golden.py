@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from customer_panel import _native
-from customer_panel.imports import apply
+from customer_panel.imports.engine import apply
 from customer_panel.sql import statement
-from table import run
+from support.compare import run
 
 
 @pytest.fixture

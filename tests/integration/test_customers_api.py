@@ -10,7 +10,22 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from crowd import (
+from customer_panel.api.customers.routes import matching, tag
+from customer_panel.api.http.envelope import encode
+from customer_panel.api.http.errors import as_api_error
+from customer_panel.customer import COLUMNS
+from customer_panel.customers import store
+from customer_panel.db.pool import Pool, connection
+from customer_panel.errors import (
+    CustomerMoved,
+    IdentityStays,
+    NoSuchCustomer,
+    ValueTaken,
+    described,
+)
+from customer_panel.sql import statement
+from support.compare import run as run_import
+from support.store import (
     BY_RANGE,
     LIVE,
     TOTAL,
@@ -25,21 +40,6 @@ from crowd import (
     terminate,
     update,
 )
-from customer_panel.api.customers import matching, tag
-from customer_panel.api.envelope import encode
-from customer_panel.api.errors import as_api_error
-from customer_panel.customer import COLUMNS
-from customer_panel.customers import store
-from customer_panel.db.pool import Pool, connection
-from customer_panel.errors import (
-    CustomerMoved,
-    IdentityStays,
-    NoSuchCustomer,
-    ValueTaken,
-    described,
-)
-from customer_panel.sql import statement
-from table import run as run_import
 
 
 @pytest.fixture(params=["keys", "first load"])

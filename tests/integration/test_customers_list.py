@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from crowd import (
+from customer_panel.customers import store
+from customer_panel.db.pool import Pool, connection
+from customer_panel.sql import statement
+from support.store import (
     BY_RANGE,
     LIVE,
     RANGE,
@@ -23,9 +26,6 @@ from crowd import (
     page,
     update,
 )
-from customer_panel.customers import store
-from customer_panel.db.pool import Pool, connection
-from customer_panel.sql import statement
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -10,9 +10,9 @@ import pytest
 from customer_panel import Stop, errors, import_customers
 from customer_panel._native import generate
 from customer_panel.imports import library
-from customer_panel.imports.ledger import LOCK
+from customer_panel.imports.job.ledger import LOCK
 from customer_panel.imports.model import Tuning
-from table import counts, digest
+from support.compare import counts, digest
 
 ROWS = 5000
 BASE = {"rows": ROWS, "seed": 11, "duplicates": 0.05, "dirty": 0.03}

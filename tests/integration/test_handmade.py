@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from customer_panel._native import generate
-from customer_panel.imports import finish, import_customers
+from customer_panel.imports import import_customers
+from customer_panel.imports.engine import finish
 from customer_panel.imports.sources import opened
 
 

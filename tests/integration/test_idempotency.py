@@ -9,8 +9,8 @@ import pytest
 from litestar import Request
 from litestar.testing import RequestFactory
 
-from customer_panel.api.errors import ApiError
-from customer_panel.api.idempotency import Key, Repeated, first, keep, key_of, take
+from customer_panel.api.http.errors import ApiError
+from customer_panel.api.http.idempotency import Key, Repeated, first, keep, key_of, take
 
 KEY = Key(b"k" * 32, b"b" * 32)
 OTHER_BODY = Key(KEY.key, b"c" * 32)

@@ -13,8 +13,8 @@ import pytest
 
 from customer_panel import _native, errors
 from customer_panel.imports import import_customers
-from servers import command, environment
-from table import rejects
+from support.compare import rejects
+from support.databases import command, environment
 
 LINE_BYTES = 10 << 30
 MEMORY_LIMIT = 200 << 20  # issue: peak memory of the importing process

@@ -10,8 +10,8 @@ import time
 import psycopg
 import pytest
 
-from api import csv, failed, held, held_midway, in_parallel, ok, serving, waited_for
-from table import digest, run
+from support.api import csv, failed, held, held_midway, in_parallel, ok, serving, waited_for
+from support.compare import digest, run
 
 
 @pytest.fixture
@@ -116,7 +116,8 @@ def test_one_whose_file_is_gone_is_cancelled_and_gets_its_keys(own, dsn, tmp_pat
 
 def stopped_after_a_batch(path, dsn):
     from customer_panel.errors import Stopped
-    from customer_panel.imports import Stop, progress
+    from customer_panel.imports import Stop
+    from customer_panel.imports.job import progress
 
     stop = Stop()
 

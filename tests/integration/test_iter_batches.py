@@ -12,7 +12,7 @@ import pytest
 
 from customer_panel import ParsedBatch, errors, import_customers, iter_batches
 from customer_panel._native import generate
-from table import rejects
+from support.compare import rejects
 
 FILE = """Customer Id,Name,Mail,Subscription Date,Colour,About
  a1 ,Ada Lovelace,ADA@X.ORG,2021-01-16,red,"two

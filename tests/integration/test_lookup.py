@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from crowd import (
-    fill,
-    terminate,
-)
-from customer_panel.api.errors import as_api_error
+from customer_panel.api.http.errors import as_api_error
 from customer_panel.customers import lookup, store
 from customer_panel.customers.lookup import Link, Lookup
 from customer_panel.db import pool
+from support.store import (
+    fill,
+    terminate,
+)
 
 
 def looked_up(dsn: str, question: Callable[[Lookup], Awaitable[Any]]) -> Any:

@@ -12,17 +12,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import csv
-from customer_panel.api.messages import View, progress_of
+from customer_panel.api.progress.messages import View, progress_of
 from customer_panel.db.pool import make_pool
 from customer_panel.errors import Stopped
-from customer_panel.imports.ledger import LOCK
+from customer_panel.imports.job.ledger import LOCK
 from customer_panel.imports.model import COUNTERS
-from customer_panel.imports.snapshot import DYING_S, NOT_DONE, Reading, Standing, Watch
+from customer_panel.imports.queries.snapshot import DYING_S, NOT_DONE, Reading, Standing, Watch
 from customer_panel.imports.stop import Stop
 from customer_panel.sql import statement
-from stage import kill
-from table import run
+from support.api import csv
+from support.compare import run
+from support.kill_runner import kill
 
 RECENT = 20
 

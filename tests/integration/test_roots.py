@@ -23,7 +23,7 @@ from customer_panel.errors import (
 )
 from customer_panel.imports import roots
 from customer_panel.imports.roots import open_beneath
-from servers import environment
+from support.databases import environment
 
 INSIDE, OUTSIDE = b"inside\n", b"outside\n"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from api import Api, Stream, csv, failed, in_parallel, ok, serving
-from customer_panel.api import security
+from customer_panel.api.middleware import security
 from customer_panel.settings import Settings
-from people import someone
+from support.api import Api, Stream, csv, failed, in_parallel, ok, serving
+from support.customers import someone
 
 ROOT = Path(__file__).parents[2]
 KEYS = {

@@ -18,11 +18,11 @@ import psycopg
 import pytest
 
 import customer_panel
-from api import Api, csv, failed, free_port, held, ok, serving, waited_for
 from customer_panel.db import embedded
 from customer_panel.settings import SETTINGS
-from people import someone
-from servers import command, environment
+from support.api import Api, csv, failed, free_port, held, ok, serving, waited_for
+from support.customers import someone
+from support.databases import command, environment
 
 ROOT = Path(__file__).parents[2]
 FIRST_S, LATER_S = 2.0, 1.0  # to the first answer, on an idle machine

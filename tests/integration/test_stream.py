@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import csv
-from customer_panel.api.messages import View
+from customer_panel.api.progress.messages import View
 from customer_panel.imports.stop import Stop
-from house import COMMIT, ENDED, JOB, LOCK, SOURCE, STATUS, ends, house
-from table import run
+from support.api import csv
+from support.compare import run
+from support.hub import COMMIT, ENDED, JOB, LOCK, SOURCE, STATUS, ends, house
 
 ROWS = 3000
 

@@ -14,14 +14,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import csv
-from customer_panel.api.errors import ApiError
-from customer_panel.api.stream import MOST_WAITING, Stream
+from customer_panel.api.http.errors import ApiError
+from customer_panel.api.progress.stream import MOST_WAITING, Stream
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
-from house import ENDED, JOB, LOCK, SOURCE, STATUS, VIEW, ends, house
-from servers import make_home
-from table import run
+from support.api import csv
+from support.compare import run
+from support.databases import make_home
+from support.hub import ENDED, JOB, LOCK, SOURCE, STATUS, VIEW, ends, house
 
 
 @pytest.fixture

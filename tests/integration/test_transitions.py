@@ -9,7 +9,8 @@ import pytest
 
 from customer_panel._native import generate
 from customer_panel.errors import ClaimLost
-from customer_panel.imports import import_customers, ledger
+from customer_panel.imports import import_customers
+from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Options
 from customer_panel.imports.sources import FileSource, planned
 from customer_panel.imports.states import STATUSES, Event, after

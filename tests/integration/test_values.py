@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 
 from customer_panel.customers import values
-from table import run as run_import
+from support.compare import run as run_import
 
 ODD = [
     *("x", " x ", "\u00a0x\u200b", "\ufeffx", "x\u2060", "\u180ex\u3000", "\x1cx", "x\x85"),

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from api import csv, held, waited_for
-from customer_panel.api.idempotency import Key, Repeated, take
+from customer_panel.api.http.idempotency import Key, Repeated, take
 from customer_panel.errors import (
     AlreadyRunning,
     MappingError,
@@ -18,9 +17,10 @@ from customer_panel.errors import (
     SourceEmpty,
     SourceNotFound,
 )
-from customer_panel.imports import worker
-from table import run
-from workers import (
+from customer_panel.imports.worker import worker
+from support.api import csv, held, waited_for
+from support.compare import run
+from support.workers import (
     BATCH_ROWS,
     PATIENCE_S,
     TAKEN_UP_S,

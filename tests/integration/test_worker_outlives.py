@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from api import waited_for
 from customer_panel.db import embedded
-from customer_panel.imports import rests, worker
-from customer_panel.imports.apply import Writer
-from stage import RUNS
-from workers import (
+from customer_panel.imports.engine.apply import Writer
+from customer_panel.imports.worker import backoff as rests
+from customer_panel.imports.worker import worker
+from support.api import waited_for
+from support.kill_runner import RUNS
+from support.workers import (
     PATIENCE_S,
     ask,
     at_work,

@@ -9,13 +9,15 @@ import time
 import psycopg
 import pytest
 
-from api import held_midway, waited_for
 from customer_panel.errors import (
     Stopped,
 )
-from customer_panel.imports import keys, rests, worker
-from stage import RUNS
-from workers import (
+from customer_panel.imports.engine import indexes as keys
+from customer_panel.imports.worker import backoff as rests
+from customer_panel.imports.worker import worker
+from support.api import held_midway, waited_for
+from support.kill_runner import RUNS
+from support.workers import (
     PATIENCE_S,
     ask,
     at_work,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from psycopg import errors as pg
 
 from customer_panel import errors
-from customer_panel.api import schemas
-from customer_panel.api.envelope import encode
-from customer_panel.api.errors import CODES, ApiError, as_api_error, error_bytes
+from customer_panel.api.customers import shapes as schemas
+from customer_panel.api.http.envelope import encode
+from customer_panel.api.http.errors import CODES, ApiError, as_api_error, error_bytes
 from customer_panel.customer import COLUMNS
 from customer_panel.customers import store, values
 from customer_panel.errors import CustomerMoved, IdentityStays, NoSuchCustomer, ValueTaken

@@ -10,17 +10,22 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.routes import BaseRoute
 
-from customer_panel.api import customers, docs, imports, progress, system, tickets
-from customer_panel.api.database import Database
-from customer_panel.api.errors import EXCEPTION_HANDLERS
-from customer_panel.api.events import Hub
+from customer_panel.api import openapi as docs
+from customer_panel.api import system
+from customer_panel.api.customers import routes as customers
 from customer_panel.api.guard import BODY_BYTES, guard
-from customer_panel.api.observe import STREAM, Observe
-from customer_panel.api.security import Tickets
+from customer_panel.api.http.errors import EXCEPTION_HANDLERS
+from customer_panel.api.imports import routes as imports
+from customer_panel.api.middleware.middleware import STREAM, Observe
+from customer_panel.api.middleware.security import Tickets
+from customer_panel.api.progress import routes as progress
+from customer_panel.api.progress import tickets
+from customer_panel.api.progress.hub import Hub
 from customer_panel.api.state import AppState
 from customer_panel.customers.lookup import Lookup
+from customer_panel.db.database import Database
 from customer_panel.db.pool import make_pool
-from customer_panel.imports.worker import Worker
+from customer_panel.imports.worker.worker import Worker
 from customer_panel.settings import Settings
 
 ROUTERS = (

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from litestar import Request, Response
 from litestar.exceptions import InternalServerException
 
-from customer_panel.api.errors import ApiError, unavailable
+from customer_panel.api.http.errors import ApiError, unavailable
 from customer_panel.api.state import AppState, panel
 
 BODY_BYTES = 1 << 20  # the largest customer takes 4 KB

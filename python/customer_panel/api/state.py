@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from customer_panel.api.metrics import Metrics
-from customer_panel.api.security import Hosts, Keys, Origins, Tickets
+from customer_panel.api.middleware.metrics import Metrics
+from customer_panel.api.middleware.security import Hosts, Keys, Origins, Tickets
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
     from litestar import Request
 
-    from customer_panel.api.events import Hub
+    from customer_panel.api.progress.hub import Hub
     from customer_panel.customers.lookup import Lookup
     from customer_panel.db.pool import Pool
-    from customer_panel.imports.worker import Worker
+    from customer_panel.imports.worker.worker import Worker
 
 
 class AppState:

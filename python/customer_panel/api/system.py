@@ -12,8 +12,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from customer_panel.api.envelope import Answer, encode
-from customer_panel.api.errors import RETRY_AFTER
+from customer_panel.api.http.envelope import Answer, encode
+from customer_panel.api.http.errors import RETRY_AFTER
 from customer_panel.api.state import AppState, panel
 from customer_panel.db.pool import connection
 

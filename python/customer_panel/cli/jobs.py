@@ -98,8 +98,8 @@ def cancel(job_id: int) -> None:
 def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
     """Asks the runner, and waits for what becomes of it; without a runner, cancels by itself."""
     from customer_panel.db.connect import connect, database
-    from customer_panel.imports import ledger
-    from customer_panel.imports.give_up import give_up
+    from customer_panel.imports.engine.cancel import give_up
+    from customer_panel.imports.job import ledger
     from customer_panel.imports.stop import Stop
 
     with database(Settings.load()) as dsn, connect(dsn, part="jobs", autocommit=True) as conn:
@@ -121,7 +121,7 @@ def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
 
 def _jobs(conn: Connection, *, limit: int, job_id: int | None = None) -> list[dict[str, Any]]:
     """Jobs with their counters; one that says RUNNING and has no runner was interrupted."""
-    from customer_panel.imports import ledger
+    from customer_panel.imports.job import ledger
 
     found = ledger.rows(conn, "list_imports", import_id=job_id, limit=limit)
     if any(job["status"] == "RUNNING" for job in found):
@@ -166,7 +166,8 @@ def _one(conn: Connection, job_id: int) -> dict[str, Any]:
 def _whole(conn: Connection, job_id: int) -> dict[str, Any]:
     """Raises NoSuchImport."""
     from customer_panel.cli.summary import camel
-    from customer_panel.imports import ledger, rejects
+    from customer_panel.imports.job import ledger
+    from customer_panel.imports.queries import rejects
 
     found = _one(conn, job_id)
     more = ledger.rows(conn, "get_import", import_id=job_id)[0]

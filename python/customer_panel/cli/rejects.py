@@ -51,7 +51,7 @@ class Target:
         Raises TargetUnwritable. Memory does not grow with their number.
         """
         from customer_panel.db.connect import connect
-        from customer_panel.imports.rejects import COLUMNS, records
+        from customer_panel.imports.queries.rejects import COLUMNS, records
 
         try:
             rows = csv.writer(self._file, lineterminator="\n")

@@ -16,12 +16,12 @@ import click
 import msgspec
 import rich_click
 
-from customer_panel.cli.ending import Ending
+from customer_panel.cli.shutdown import Ending
 from customer_panel.errors import AddressInUse, AddressUnusable, NotInstalled, OpenToAll
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
-    from customer_panel.api.database import Database
+    from customer_panel.db.database import Database
 
 BACKLOG = 2048  # connections that wait to be accepted, while the server starts too
 GRACE_S = 2  # for answers that are under way when the server is stopped
@@ -135,7 +135,7 @@ def _explained(wrong: OSError, host: str, port: int) -> AddressInUse | AddressUn
 
 def _run(settings: Settings, listeners: list[socket.socket]) -> None:
     """Serves until a signal. The database starts while the heavy modules are imported."""
-    from customer_panel.api.database import Database
+    from customer_panel.db.database import Database
 
     _allow_files()
     ending = Ending()
@@ -172,9 +172,9 @@ def _server(
         import uvicorn
     except ImportError as missing:
         raise NotInstalled(f"the package {missing.name} is not installed") from None
-    from customer_panel.api import logs
     from customer_panel.api.app import create_app
-    from customer_panel.api.protocol import Protocol
+    from customer_panel.api.middleware import logs
+    from customer_panel.api.middleware.protocol import Protocol
 
     class Server(uvicorn.Server):
         """Signals are ours: they end streams and the import too, and only the first one counts."""

@@ -2,7 +2,7 @@
 
 from customer_panel.imports.library import import_customers, iter_batches
 from customer_panel.imports.model import Counts, ImportResult, Progress
-from customer_panel.imports.rows import ParsedBatch, Reject
+from customer_panel.imports.parsed import ParsedBatch, Reject
 from customer_panel.imports.stop import Stop
 
 __all__ = [

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from customer_panel.db.connect import database
+from customer_panel.imports.engine.supervisor import run_import
 from customer_panel.imports.model import (
     Blank,
     Buffers,
@@ -19,11 +20,10 @@ from customer_panel.imports.model import (
 )
 from customer_panel.imports.sources import opened
 from customer_panel.imports.stop import Stop
-from customer_panel.imports.supervisor import run_import
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
-    from customer_panel.imports.rows import ParsedBatch
+    from customer_panel.imports.parsed import ParsedBatch
 
 
 def import_customers(
@@ -82,7 +82,7 @@ def import_customers(
     )
     with opened(source) as found, _database(dsn, settings) as (where, revive):
         if dry_run:
-            from customer_panel.imports.rehearse import rehearse
+            from customer_panel.imports.engine.dry_run import rehearse
 
             return rehearse(found, where, options, tuning, told=progress, stop=stop)
         return run_import(
@@ -111,7 +111,7 @@ def iter_batches(
 
     Raises SourceError and MappingError at the first batch.
     """
-    from customer_panel.imports.rows import parsed_batches
+    from customer_panel.imports.parsed import parsed_batches
 
     options = Options(
         mapping=tuple((mapping or {}).items()), delimiter=delimiter, date_order=date_order

@@ -1,0 +1,1 @@
+"""What every handler speaks: envelope, errors, bodies, parameters."""

@@ -1,0 +1,163 @@
+"""What clients see of an import: the snapshot, and the messages of a stream.
+
+A message is bytes, made once and shared by all streams. It has no `event:` line, for clients read
+`EventSource.onmessage`; what it is stands in its JSON, in `type`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from customer_panel.api.customers.shapes import Customer, Timestamp
+from customer_panel.api.http.envelope import encode, timestamp
+from customer_panel.imports.model import COUNTERS, Phase
+from customer_panel.imports.queries.snapshot import Standing
+from customer_panel.imports.states import Status
+
+Kind = Literal["snapshot", "progress", "done", "error"]
+# 64-bit numbers travel as text: JavaScript's end at 2 to the 53rd.
+Counter = Annotated[str, Meta(pattern="^[0-9]{1,19}$", examples=["12345"])]
+RETRY_MS = 1000  # how long a client waits until it comes back; browsers take 3 to 5 s of their own
+Seconds = Annotated[float, Meta(ge=0, examples=[12.5])]
+
+
+class View(NamedTuple):
+    """What a client wants to see of it."""
+
+    recent: int  # customers, at most
+    total_rows: int | None  # what per cent are of while the size is unknown
+
+
+class Progress(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
+    """How the running import stands, else the one that changed last. Before the first one it is idle."""
+
+    job_id: Annotated[str, Meta(examples=["7"])] | None
+    status: Literal["idle", Status]
+    phase: Phase | None
+    source: str | None
+    file_path: str | None
+    rows_processed: Counter
+    rows_inserted: Counter
+    rows_updated: Counter
+    rows_unchanged: Counter
+    rows_protected: Counter
+    rows_duplicate: Counter
+    rows_skipped: Counter
+    rows_pending: Counter
+    warnings: Counter
+    bytes_read: Counter
+    bytes_total: Counter | None
+    percent: Annotated[float, Meta(ge=0, le=100, examples=[42.1])]
+    rate_rows_per_sec: Annotated[float, Meta(ge=0, examples=[185_000.0])]
+    elapsed_sec: Seconds
+    eta_sec: Seconds | None
+    started_at: Timestamp | None
+    updated_at: Timestamp | None
+    completed_at: Timestamp | None
+    last_row_hash: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None
+    error: str | None
+    disable_sync: bool
+    recent_customers: list[Customer]
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(Progress.__struct_fields__)
+_NOTHING |= {f"rows_{name}": "0" for name in COUNTERS if name != "warnings"}
+_NOTHING |= {"warnings": "0", "bytes_read": "0", "percent": 0, "rate_rows_per_sec": 0}
+IDLE = Progress(
+    **_NOTHING | {"status": "idle", "elapsed_sec": 0, "disable_sync": False, "recent_customers": []}
+)
+
+
+def progress_of(standing: Standing | None, view: View) -> Progress:
+    """The snapshot of an import; before the first one there is none."""
+    if standing is None:
+        return IDLE
+    counts = {
+        name if name == "warnings" else f"rows_{name}": str(getattr(standing.counts, name))
+        for name in COUNTERS
+    }
+    row_hash = standing.last_row_hash
+    return Progress(
+        job_id=str(standing.job_id),
+        status=standing.status,
+        phase=standing.phase,
+        source=standing.source,
+        file_path=standing.file_path,
+        bytes_read=str(standing.bytes_read),
+        bytes_total=None if standing.bytes_total is None else str(standing.bytes_total),
+        percent=standing.percent(view.total_rows),
+        rate_rows_per_sec=standing.rate_rows_per_sec,
+        elapsed_sec=standing.elapsed_sec,
+        eta_sec=standing.eta_sec,
+        started_at=_time(standing.started_at),
+        updated_at=_time(standing.updated_at),
+        completed_at=None if standing.completed_at is None else _time(standing.completed_at),
+        last_row_hash=None if row_hash is None else f"{row_hash & (1 << 64) - 1:016x}",
+        error=standing.error,
+        disable_sync=standing.status == "RUNNING",
+        recent_customers=[Customer(*fields) for fields in standing.recent[: view.recent]],
+        **counts,
+    )
+
+
+def _time(moment: datetime) -> str:
+    return timestamp(moment.astimezone(UTC))
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+class Message:
+    """What streams are told of an import, in each view that is asked for; each made once."""
+
+    def __init__(self, kind: Kind, place: str, standing: Standing | None) -> None:
+        self._kind = kind
+        self._place = place
+        self._standing = standing
+        self._made: dict[View, bytes] = {}
+
+    def __call__(self, view: View) -> bytes:
+        if view not in self._made:
+            self._made[view] = self._make(view)
+        return self._made[view]
+
+    def _make(self, view: View) -> bytes:
+        progress = progress_of(self._standing, view)
+        first = b'{"type":"%b",' % self._kind.encode()
+        if self._kind != "snapshot":
+            first += b'"rate":%b,' % encode(progress.rate_rows_per_sec)
+        retry = b"retry: %d\n" % RETRY_MS if self._kind == "snapshot" else b""
+        return b"%bid: %b\ndata: %b%b\n\n" % (
+            retry,
+            self._place.encode(),
+            first,
+            encode(progress)[1:],
+        )
+
+
+def heartbeat(place: str) -> bytes:
+    now = timestamp()
+    return f'id: {place}\ndata: {{"type":"heartbeat","ts":"{now}"}}\n\n'.encode()
+
+
+def ending(standing: Standing) -> Kind:
+    """How a stream hears of the end of an import."""
+    return "done" if standing.status == "COMPLETED" else "error"
+
+
+def place(end: int, number: int) -> str:
+    """The id of a message: all imports up to the `end`-th end have been told of; `number` makes it
+    unique.
+    """
+    return f"{end}-{number}"
+
+
+def end_of(place: str | None) -> int | None:
+    """Up to which end the client of an id knows; None for an id that is not ours."""
+    found = re.fullmatch(r"([0-9]{1,18})-[0-9]{1,18}", place or "")
+    return int(found[1]) if found else None

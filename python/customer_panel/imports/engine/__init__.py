@@ -1,0 +1,1 @@
+"""One import, from its claim to its end."""

@@ -1,0 +1,141 @@
+"""What is left when the last row is in: keys, parked rows, maintenance.
+
+Each step can be killed and begun again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import psycopg
+
+from customer_panel.imports.engine import indexes as keys
+from customer_panel.imports.engine.apply import Merged, merge, prepare, repeated
+from customer_panel.imports.job import ledger
+from customer_panel.imports.model import Claim, Counts
+from customer_panel.sql import statement
+
+Connection = psycopg.Connection[Any]
+PORTION = 20_000  # identities a transaction: some seconds of work that a kill can cost
+VACUUM_SHARE = 0.01  # of the rows; less is left to autovacuum
+
+
+def build_keys(
+    connect: Callable[[], Connection], claim: Claim, told: Callable[[Counts], None]
+) -> None:
+    """The keys of a first load; rows that became part of customers made by hand are counted anew."""
+
+    def settle(conn: Connection, merged: Merged) -> None:
+        counts = Counts(
+            inserted=-merged.firsts,
+            updated=merged.updated,
+            unchanged=merged.unchanged,
+            protected=merged.protected,
+        )
+        _settle(conn, claim, counts, merged)
+        told(counts)
+
+    keys.build(connect, claim, settle)
+
+
+def merge_parked(
+    connect: Callable[[], Connection],
+    claim: Claim,
+    told: Callable[[Counts], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Folds the parked rows of each identity into one and merges it; False if it was stopped before
+    the last.
+
+    Raises ClaimLost.
+    """
+    with connect() as conn:
+        # Each statement by itself: only a portion is a transaction.
+        conn.autocommit = True
+        if not ledger.one(conn, "has_parked", import_id=claim.import_id)[0]:
+            return True
+        prepare(conn)
+        while not should_stop():
+            counts, is_last = repeated(lambda: _merge_portion(conn, claim))
+            told(counts)
+            if is_last:
+                return True
+        return False
+
+
+def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
+    """The next identities with parked rows; how their rows count now, and whether they were the last."""
+    with conn.transaction():
+        ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
+        bound = conn.execute(
+            statement("parked_bound"), {"import_id": claim.import_id, "count": PORTION}
+        ).fetchone()
+        conn.execute(
+            statement("stage_parked"),
+            {"import_id": claim.import_id, "bound": bound and bound[0], "clears": claim.clears},
+        )
+        merged = merge(conn, claim)
+        counts = Counts(
+            pending=-merged.firsts,
+            inserted=merged.inserted + merged.inserted_later,
+            updated=merged.updated,
+            unchanged=merged.unchanged,
+            protected=merged.protected,
+            # A row that had passed for a later one of an identity and was the first of its own.
+            duplicate=-merged.inserted_later,
+        )
+        _settle(conn, claim, counts, merged)
+    return counts, bound is None
+
+
+def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> None:
+    changes = {
+        name: value for name, value in msgspec.structs.asdict(counts).items() if name != "pending"
+    }
+    ledger.one(
+        conn,
+        "settle_pending",
+        import_id=claim.import_id,
+        epoch=claim.epoch,
+        settled=-counts.pending,
+        recent=merged.recent,
+        **changes,
+    )
+
+
+def give_up(
+    connect: Callable[[], Connection],
+    conn: Connection,
+    claim: Claim,
+    told: Callable[[Counts], None],
+    *,
+    elapsed_s: float = 0.0,
+) -> None:
+    """Ends a claimed import as cancelled: what it wrote stays and gets its keys, what waited for the
+    end of the file goes. Raises ClaimLost.
+    """
+    if not keys.are_complete(conn):
+        ledger.set_phase(conn, claim, "indexing")
+        build_keys(connect, claim, told)
+    with conn.transaction():
+        ledger.end(conn, claim, "CANCELLED", elapsed_s=elapsed_s)
+        conn.execute(statement("drop_parked"), {"import_id": claim.import_id})
+
+
+def maintain(connect: Callable[[], Connection], written: int) -> float:
+    """Folds the totals and, where enough has changed, VACUUM (ANALYZE); seconds it took."""
+    began = time.monotonic()
+    with connect() as conn:
+        if written:
+            with conn.transaction():
+                conn.execute(statement("fold_totals"))
+        total = ledger.one(conn, "customer_pages")[2]
+        conn.commit()
+        if written and written >= total * VACUUM_SHARE:
+            conn.autocommit = True
+            conn.execute(b"VACUUM (ANALYZE) customers")
+            conn.execute(b"VACUUM (ANALYZE) customer_totals")
+    return time.monotonic() - began

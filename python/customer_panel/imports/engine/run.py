@@ -1,0 +1,309 @@
+"""One run of an import, from its claim to its end.
+
+claim -> verify -> scan (passes of lanes) -> keys -> parked rows -> maintenance -> done
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import psycopg
+
+from customer_panel._native import verify
+from customer_panel.errors import (
+    AlreadyRunning,
+    ClaimLost,
+    Interrupted,
+    SourceChanged,
+    SourceError,
+    SourceUnreadable,
+    Stopped,
+)
+from customer_panel.imports.engine import finish
+from customer_panel.imports.engine import indexes as keys
+from customer_panel.imports.engine.lanes import Lanes, lane_count, passes
+from customer_panel.imports.job import ledger
+from customer_panel.imports.job.progress import Tally
+from customer_panel.imports.job.requests import heeding
+from customer_panel.imports.job.result import result_of
+from customer_panel.imports.job.sessions import Sessions, is_loss
+from customer_panel.imports.model import (
+    Claim,
+    ImportResult,
+    Options,
+    Phase,
+    Progress,
+    Row,
+    Tuning,
+    total,
+)
+from customer_panel.imports.sources import Source, StreamSource, planned
+from customer_panel.imports.states import Status
+from customer_panel.imports.stop import Stop, StopRequested
+
+Connection = psycopg.Connection[Any]
+
+
+class Hooks(NamedTuple):
+    """What the caller of an import hears of it."""
+
+    told: Callable[[Progress], None] | None
+    noted: Callable[[str], None]
+    begun: Callable[[int], None]
+    created: Callable[[Connection, int], None]
+
+
+class Run:
+    """One call of `run_import`; `attempt` is repeated after a lost connection."""
+
+    def __init__(
+        self,
+        source: Source,
+        dsn: str,
+        options: Options,
+        tuning: Tuning,
+        stop: Stop,
+        hooks: Hooks,
+        *,
+        restarts: bool,
+        leaves_others: bool,
+        resumes: int | None,
+        heeds_pause: bool,
+    ) -> None:
+        self.source = source
+        self.options = options
+        self.tuning = tuning
+        self.stop = stop
+        self.hooks = hooks
+        self.restarts = restarts
+        self.leaves_others = leaves_others
+        self.heeds_pause = heeds_pause
+        self.only = resumes  # the one job to go on with; the one that this run has begun
+        self.notes: list[str] = []
+        self.sessions = Sessions(dsn)
+        self.tally = Tally(source.size_now(), hooks.told)
+        self.has_begun = False  # there is a job that a lost connection leaves behind
+        self.is_resumed = False
+        # What is wrong with a file is said only when it is not one whose import was interrupted:
+        # of that one, it is said where it changed.
+        self.refusal: SourceError | None = None
+        try:
+            self.plan = planned(source, options)
+        except SourceError as wrong:
+            self.refusal = wrong
+
+    # -- the job -----------------------------------------------------------------------------------
+
+    def attempt(self) -> ImportResult:
+        with self.sessions.job() as conn:
+            if not ledger.try_lock(conn):
+                raise AlreadyRunning
+            job = self._take_up(conn) or self._begin(conn)
+            if job["status"] == "COMPLETED":
+                # The last commit came through; what was lost is its answer.
+                return self._result(conn, job["id"])
+            claim = ledger.claim(
+                conn,
+                job["id"],
+                self.plan,
+                is_first=not self.has_begun,
+                forgets_pause=not (self.has_begun or self.heeds_pause),
+            )
+            if not self.has_begun:
+                self.has_begun, self.only = True, claim.import_id
+                self.hooks.begun(claim.import_id)
+            maintenance_s = 0.0
+            try:
+                with (
+                    self.sessions.cancelling(self.stop),
+                    heeding(self.sessions, conn, claim.import_id, self.stop),
+                ):
+                    maintenance_s = self._work(conn, claim, job)
+            except BaseException as wrong:
+                self._broken_off(conn, claim, wrong)
+                raise
+            self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
+            return self._result(conn, claim.import_id)
+
+    def _broken_off(self, conn: Connection, claim: Claim, wrong: BaseException) -> None:
+        """Writes down how the job was left; a lost connection or claim leaves that to the next."""
+        is_stream = isinstance(self.source, StreamSource)
+        if self.stop.is_asked() and isinstance(wrong, StopRequested | psycopg.errors.QueryCanceled):
+            if self.stop.status == "CANCELLED":
+                finish.give_up(
+                    self.sessions.lane,
+                    conn,
+                    claim,
+                    self.tally.committed,
+                    elapsed_s=self.tally.elapsed_s,
+                )
+            elif is_stream:
+                self._end(conn, claim, "FAILED")
+            else:
+                self._end(conn, claim, self.stop.status)
+            raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
+        if is_loss(wrong) or isinstance(wrong, ClaimLost):
+            return
+        is_final = is_stream or isinstance(wrong, SourceChanged)
+        with contextlib.suppress(psycopg.Error, ClaimLost):
+            self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(wrong))
+
+    def _take_up(self, conn: Connection) -> Row | None:
+        """The interrupted import of this file, if there is one; or ours, completed.
+
+        We hold the lock, so nobody runs any. Raises ClaimLost when the one to go on with is over.
+        """
+        for job in ledger.rows(conn, "open_imports"):
+            if job["file_path"] is None:
+                ledger.abandon(conn, job["id"], "FAILED")
+            elif self.restarts and not self.has_begun:
+                ledger.abandon(conn, job["id"], "CANCELLED")
+                self._note(
+                    f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
+                )
+            elif self._is_ours(job):
+                self.plan = ledger.restored_plan(job, self.options)
+                if not self.has_begun:
+                    self.is_resumed = True
+                    self._note(f"going on with import {job['id']}, which was interrupted")
+                return job
+            else:
+                if job["status"] == "RUNNING":
+                    ledger.abandon(conn, job["id"], "INTERRUPTED")
+                if self.leaves_others or self.only is not None:
+                    continue
+                raise Interrupted(
+                    f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
+                )
+        if self.only is None:
+            return None
+        # It has come to its end: it is not begun anew.
+        for job in ledger.rows(conn, "get_import", import_id=self.only):
+            if job["status"] == "COMPLETED" and self.has_begun:
+                return job
+        raise ClaimLost
+
+    def _is_ours(self, job: Row) -> bool:
+        return job["id"] == self.only if self.only is not None else self._is_of_this_file(job)
+
+    def _is_of_this_file(self, job: Row) -> bool:
+        if self.source.path is None:
+            return False
+        is_same_file = (job["file_device"], job["file_inode"]) == (
+            self.source.device,
+            self.source.inode,
+        )
+        return is_same_file or job["file_path"] == str(self.source.path)
+
+    def _begin(self, conn: Connection) -> Row:
+        if self.refusal is not None:
+            raise self.refusal
+        lanes = lane_count(self.tuning) * passes(conn, self.source, self.plan, self.tuning)
+        with conn.transaction():
+            is_first_load = keys.defer(conn)
+            import_id = ledger.create(
+                conn, self.source, self.plan, self.options, lanes, is_first_load
+            )
+            self.hooks.created(conn, import_id)
+        return ledger.rows(conn, "get_import", import_id=import_id)[0]
+
+    def _end(
+        self,
+        conn: Connection,
+        claim: Claim,
+        status: Status,
+        error: str | None = None,
+        maintenance_s: float = 0.0,
+    ) -> None:
+        elapsed = self.tally.elapsed_s - maintenance_s
+        ledger.end(conn, claim, status, error=error, elapsed_s=elapsed, maintenance_s=maintenance_s)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.hooks.noted(text)
+
+    # -- the work ----------------------------------------------------------------------------------
+
+    def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
+        """Everything between claim and end; seconds of maintenance."""
+        self.tally.begin(
+            claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start
+        )
+        if job["scanned_to"] is None:
+            self._verify(conn, claim)
+            if not job["keys_deferred"] and not keys.are_complete(conn):
+                self._enter(conn, claim, "indexing")
+                finish.build_keys(self.sessions.lane, claim, self.tally.committed)
+            self._enter(conn, claim, "scanning")
+            lanes = Lanes(
+                self.source, self.plan, self.tuning, self.sessions, self.tally, self.stop, claim
+            )
+            lanes.scan(conn, parks_changed=job["keys_deferred"])
+        elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
+            self._note(
+                f"the file grew by {size - job['scanned_to']} bytes after it was read to its end:"
+                " import it again"
+            )
+        if not keys.are_complete(conn):
+            self._enter(conn, claim, "indexing")
+            finish.build_keys(self.sessions.lane, claim, self.tally.committed)
+        self._enter(conn, claim, "merging")
+        if not finish.merge_parked(
+            self.sessions.lane, claim, self.tally.committed, self.stop.is_asked
+        ):
+            raise StopRequested
+        self._enter(conn, claim, "maintenance")
+        counts = total(ledger.lanes_of(conn, claim.import_id))
+        return finish.maintain(self.sessions.lane, counts.inserted + counts.updated)
+
+    def _enter(self, conn: Connection, claim: Claim, phase: Phase) -> None:
+        if self.stop.is_asked():
+            raise StopRequested
+        ledger.set_phase(conn, claim, phase)
+        self.tally.enter(phase)
+
+    def _verify(self, conn: Connection, claim: Claim) -> None:
+        """Holds the file against the hashes of what was read before. Raises SourceChanged."""
+        furthest = max(ledger.lanes_of(conn, claim.import_id), key=lambda lane: lane.done_to)
+        if furthest.tail_hash is None or isinstance(self.source, StreamSource):
+            return
+        self._enter(conn, claim, "verifying")
+        blocks = [
+            (row["block"], row["hash"])
+            for row in ledger.rows(conn, "blocks", import_id=claim.import_id)
+        ]
+        descriptor = self.source.native()
+        assert isinstance(descriptor, int)
+        try:
+            span = verify(descriptor, blocks, furthest.done_to, furthest.tail_hash)
+        except OSError as wrong:
+            raise SourceUnreadable(f"the file cannot be read: {wrong.strerror}") from wrong
+        if span is not None:
+            raise SourceChanged(span=span)
+
+    # -- the result --------------------------------------------------------------------------------
+
+    def _result(self, conn: Connection, import_id: int) -> ImportResult:
+        job = ledger.rows(conn, "get_import", import_id=import_id)[0]
+        self.tally.enter("done")
+        return result_of(
+            total(ledger.lanes_of(conn, import_id)),
+            self.plan,
+            elapsed_sec=job["elapsed_ms"] / 1000,
+            maintenance_sec=job["maintenance_ms"] / 1000,
+            job_id=import_id,
+            status=job["status"],
+            source=job["source"],
+            is_resumed=self.is_resumed,
+            bytes_read=job["scanned_to"],
+            notes=tuple(self.notes),
+        )
+
+
+def _text(wrong: BaseException) -> str:
+    """A failure's first line, without what the server quotes of the data."""
+    if isinstance(wrong, psycopg.Error):
+        return wrong.diag.message_primary or type(wrong).__name__
+    return str(wrong)

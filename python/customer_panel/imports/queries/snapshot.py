@@ -1,0 +1,180 @@
+"""How imports stand, for those who watch: read from the database, so it is the same in every process
+and after every restart.
+
+Async, unlike its neighbours: the API reads here, runs write elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg.rows import dict_row
+
+from customer_panel.db.pool import Pool, connection
+from customer_panel.imports.job.ledger import LOCK
+from customer_panel.imports.model import COUNTERS, Counts, Phase, Row
+from customer_panel.imports.states import Status
+from customer_panel.sql import statement
+
+DYING_S = 5.0  # a runner that lost its connection holds the lock again within two
+NOT_DONE = (
+    99.9  # per cent, at most, of a job that is not completed: what comes behind the last byte
+)
+# The time a job took is written a moment before it can be seen. A clock that is late by that moment
+# does not go back then.
+COMMIT_MS = 50
+MOST_ENDED = 100  # ended imports in one reading
+NEVER = (1 << 63) - 1  # no import ends after this one
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How one import stands: only what is committed counts."""
+
+    job_id: int
+    status: Status
+    phase: Phase
+    source: str
+    file_path: str | None
+    counts: Counts
+    bytes_read: int
+    bytes_total: int | None
+    rate_rows_per_sec: float
+    elapsed_sec: float
+    eta_sec: float | None
+    started_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+    last_row_hash: int | None
+    error: str | None
+    every_ms: int | None
+    end_number: int | None
+    recent: list[list[Any]]
+
+    def percent(self, total_rows: int | None) -> float:
+        """Per cent of the size that the file had when the job was made; of `total_rows` where it had
+        none.
+
+        Both stay as they are and what is done only grows, so it never goes back.
+        """
+        if self.status == "COMPLETED":
+            return 100.0
+        done, whole = self.bytes_read, self.bytes_total
+        if whole is None:
+            done, whole = self.counts.processed, total_rows
+        return min(round(100 * done / whole, 2), NOT_DONE) if whole else 0.0
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at the database found."""
+
+    shown: Standing | None  # the running import, else the one that changed last
+    ended: list[Standing]  # in the order in which they ended
+    highest_end: int
+
+
+class Watch:
+    """Reads how imports stand, and remembers since when a runner has been missing."""
+
+    def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._missing: tuple[int, float] | None = None  # the job, and since when
+
+    async def read(
+        self,
+        *,
+        recent: int,
+        since: int = NEVER,
+    ) -> Reading:
+        """All of one moment: the import to show with its `recent` latest customers, and those that
+        ended after the number `since`, the newest 100 of them.
+
+        Raises psycopg.Error, PoolTimeout included.
+        """
+        parameters = {"since": since, "most": MOST_ENDED, "recent": recent, "key": LOCK}
+        async with connection(self._pool) as conn:
+            cursor = conn.cursor(row_factory=dict_row)
+            await cursor.execute(statement("snapshot"), parameters)
+            rows = await cursor.fetchall()
+        shown: Standing | None = None
+        ended: list[Standing] = []
+        for row in rows:
+            standing = standing_of(row, self._is_running(row))
+            if row["is_chosen"]:
+                shown = standing
+            if (standing.end_number or 0) > since:
+                ended.append(standing)
+        highest = rows[0]["highest_end"] if rows else None
+        return Reading(shown=shown, ended=ended, highest_end=highest or 0)
+
+    def _is_running(self, row: Row) -> bool:
+        """Whether a RUNNING job is to be shown as such: its runner is there, or was just now."""
+        if not row["is_chosen"] or row["status"] != "RUNNING":
+            return False
+        if row["is_alive"]:
+            self._missing = None
+            return True
+        if self._missing is None or self._missing[0] != row["id"]:
+            self._missing = (row["id"], self._clock())
+        return self._clock() - self._missing[1] < DYING_S
+
+
+def standing_of(row: Row, is_running: bool) -> Standing:
+    """The figures of a row of the statement `snapshot`."""
+    status: Status = row["status"]
+    ran_ms = late_ms = 0
+    if is_running:
+        ran_ms = row["running_ms"]
+        late_ms = 0 if row["phase"] == "maintenance" else COMMIT_MS
+    elif status == "RUNNING":
+        # Killed: its time ended with its last commit.
+        status = "INTERRUPTED"
+        ran_ms = row["committed_ms"]
+    elapsed = (row["elapsed_ms"] + max(ran_ms, 0)) / 1000
+    counts = Counts(**{name: row[name] for name in COUNTERS})
+    return Standing(
+        job_id=row["id"],
+        status=status,
+        phase=row["phase"],
+        source=row["source"],
+        file_path=row["file_path"],
+        counts=counts,
+        bytes_read=row["bytes_read"] or 0,
+        bytes_total=row["file_size"],
+        rate_rows_per_sec=round(counts.processed / elapsed, 1) if elapsed else 0.0,
+        elapsed_sec=(row["elapsed_ms"] + max(ran_ms - late_ms, 0)) / 1000,
+        eta_sec=eta_sec(row, status, elapsed),
+        started_at=row["started_at"],
+        updated_at=row["updated_at"],
+        completed_at=row["completed_at"],
+        last_row_hash=row["last_row_hash"],
+        error=error_text(row, status, counts),
+        every_ms=row["progress_every_ms"],
+        end_number=row["end_number"],
+        recent=row["recent"],
+    )
+
+
+def eta_sec(row: Row, status: Status, elapsed: float) -> float | None:
+    """Seconds until the last byte is read, at the speed so far; None while nobody can know."""
+    if status == "COMPLETED":
+        return 0.0
+    done = (row["bytes_read"] or 0) - row["data_start"]
+    if status != "RUNNING" or row["phase"] != "scanning" or not row["file_size"] or done <= 0:
+        return None
+    left: int = max(row["file_size"] - row["bytes_read"], 0)
+    return float(round(left * elapsed / done, 1))
+
+
+def error_text(row: Row, status: Status, counts: Counts) -> str | None:
+    """What went wrong; an import that ended without success always says something."""
+    if row["error"] is not None:
+        return str(row["error"])
+    if status == "CANCELLED":
+        written = counts.inserted + counts.updated
+        return f"The import was cancelled; the {written} rows it wrote stay"
+    return "The import failed" if status == "FAILED" else None
