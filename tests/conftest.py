@@ -18,10 +18,7 @@ import pytest
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from customer_panel.settings import SETTINGS
-from support.api import api, files, serve, shared_dsn
-from support.databases import Databases, command, environment, make_home, named
-from support.kill_runner import large, mortal, runner, small
-from support.workers import check_customers, customers_file, customers_folder, pristine, working
+from support.databases import Databases, command, environment, make_home
 
 # What the developer has set must not reach the tests, and least of all a DATABASE_URL.
 for _name in [name for name in os.environ if name.startswith(("CP_", "PG"))]:
@@ -29,10 +26,7 @@ for _name in [name for name in os.environ if name.startswith(("CP_", "PG"))]:
 for _setting in SETTINGS:
     os.environ.pop(_setting.name, None)
 
-# What tests import from here, and the fixtures of other files.
-__all__ = ["Run", "api", "command", "environment", "files", "large", "make_home", "named"]
-__all__ += ["mortal", "runner", "serve", "shared_dsn", "small"]
-__all__ += ["check_customers", "customers_file", "customers_folder", "pristine", "working"]
+pytest_plugins = ["support.api", "support.kill_runner", "support.workers"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

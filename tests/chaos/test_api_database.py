@@ -15,9 +15,11 @@ import pytest
 
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
-from support.api import Api, failed, ok, serving, waited_for
+from support.api import Api, serving
 from support.customers import someone
+from support.envelope import failed, ok
 from support.kill_runner import RUNS, Scene, scenes
+from support.waiting import wait_until
 
 SEED = 77
 BACK_WITHIN_S = 2.0 if RUNS else 6.0  # `make test` runs two of these at once
@@ -36,7 +38,7 @@ def stop_immediately(home: Path) -> None:
     found = embedded.status(home)
     assert found.pid is not None
     os.kill(found.pid, signal.SIGQUIT)
-    waited_for(lambda: embedded.status(home).pid is None, 20)
+    wait_until("PostgreSQL is gone", lambda: embedded.status(home).pid is None, 20)
 
 
 class Callers:
@@ -110,24 +112,24 @@ def test_stopped_during_an_import_and_requests(mortal, mortal_scenes, tmp_path, 
             job = api.sync(scene.path)["id"]
             stops, back = [], []
             for _ in range(2):
-                time.sleep(draw.uniform(0.05, 0.5))
+                time.sleep(draw.uniform(0.05, 0.5))  # any moment of the import
                 stop_immediately(home)
                 began = time.monotonic()
-                waited_for(lambda: api.get("/customers").status_code == 503, 5)
-                waited_for(lambda: api.root.get("/health/ready").status_code == 503, 5)
+                wait_until("requests are refused", lambda: answers(api, 503), 5)
+                wait_until("not ready", lambda: is_ready(api, 503), 5)
                 assert api.root.get("/health/live").status_code == 200
-                time.sleep(DOWN_S)
+                time.sleep(DOWN_S)  # requests are refused all the while
                 stops.append(round(time.monotonic() - began, 1))
                 embedded.up(home)
                 returned = time.monotonic()
-                waited_for(lambda: api.get("/customers").status_code == 200, 20)
-                waited_for(lambda: runs_or_is_through(dsn), 20)
+                wait_until("requests are answered", lambda: answers(api), 20)
+                wait_until("the import goes on", lambda: runs_or_is_through(dsn), 20)
                 back.append(round(time.monotonic() - returned, 2))
             print(f"seed {SEED + number}: down {stops} s, back after {back} s")
             assert max(back) < BACK_WITHIN_S
             api.until("COMPLETED", job=job)
             assert stream.until("done", "error")[-1].payload["jobId"] == job
-            waited_for(lambda: api.root.get("/health/ready").status_code == 200, 5)
+            wait_until("ready", lambda: is_ready(api), 5)
         callers.check()
         assert (api.process.poll(), api.process.pid) == (None, pid)
         forget_callers(dsn)
@@ -142,6 +144,18 @@ def forget_callers(dsn: str) -> None:
             "WITH gone AS (DELETE FROM customer_totals) INSERT INTO customer_totals"
             " SELECT id >> 13, count(*) FROM customers GROUP BY 1"
         )
+
+
+def answers(api: Api, status: int = 200) -> bool:
+    return api.get("/customers").status_code == status
+
+
+def is_ready(api: Api, status: int = 200) -> bool:
+    return api.root.get("/health/ready").status_code == status
+
+
+def processed(api: Api) -> int:
+    return int(api.progress()["rowsProcessed"])
 
 
 def runs_or_is_through(dsn: str) -> bool:
@@ -163,7 +177,7 @@ def test_a_server_that_starts_before_its_database(mortal, mortal_scenes, tmp_pat
         settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
         api = Api(tmp_path, DATABASE_URL=dsn, **settings).start().wait_ready()
         job = api.sync(scene.path)["id"]
-        waited_for(lambda: int(api.progress()["rowsProcessed"]) > 0, 20)
+        wait_until("the first rows are in", lambda: processed(api) > 0, 20)
         api.kill()
         stop_immediately(home)
         try:
@@ -177,7 +191,7 @@ def test_a_server_that_starts_before_its_database(mortal, mortal_scenes, tmp_pat
         finally:
             embedded.up(home)
         returned = time.monotonic()
-        waited_for(lambda: runs_or_is_through(dsn), 20)
+        wait_until("the import goes on", lambda: runs_or_is_through(dsn), 20)
         assert time.monotonic() - returned < BACK_WITHIN_S
         api.until("COMPLETED", job=job)
         api.close()
@@ -195,7 +209,7 @@ def test_sigterm_while_the_database_is_away(mortal, mortal_scenes, tmp_path):
                 stream.message()
                 stop_immediately(home)
                 try:
-                    time.sleep(0.5)
+                    wait_until("not ready", lambda: is_ready(api, 503), 5)
                     assert api.terminate() < 5
                 finally:
                     embedded.up(home)
@@ -208,13 +222,13 @@ def test_its_own_embedded_database_is_started_again(home, mortal_scenes, tmp_pat
     with serving(tmp_path, CP_HOME=home, **settings) as api:
         job = api.sync(scene.path)["id"]
         for number in (signal.SIGQUIT, signal.SIGKILL):
-            before = int(api.progress()["rowsProcessed"])
-            waited_for(lambda before=before: int(api.progress()["rowsProcessed"]) > before, 20)
+            before = processed(api)
+            wait_until("more rows are in", lambda n=before: processed(api) > n, 20)
             old = embedded.status(home).pid
             os.kill(old or 0, number)
             # Requests may not even notice: they wait a little for a connection.
-            waited_for(lambda old=old: embedded.status(home).pid not in (None, old), 20)
-            waited_for(lambda: api.get("/customers").status_code == 200, 20)
+            wait_until("a new server", lambda n=old: embedded.status(home).pid not in (None, n), 20)
+            wait_until("requests are answered", lambda: answers(api), 20)
         done = api.until("COMPLETED", job=job)
         assert int(done["rowsInserted"]) == scene.counts[1]
         ok(api.post("/customers", someone()), 201)

@@ -18,7 +18,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from support.api import Api, csv, serving
+from support.api import Api, serving
+from support.customers import csv
 from support.databases import environment
 
 # Written into a `sitecustomize` that the server's interpreter imports before anything else.

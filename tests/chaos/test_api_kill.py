@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
 import socket
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from support.api import Api, csv, failed, held, held_midway, ok, serving, waited_for
+from support.api import Api, serving
+from support.customers import csv
+from support.envelope import failed, ok
 from support.kill_runner import RUNS
+from support.waiting import held, held_midway, listening, wait_for_batches, wait_until
 
 SEED = 2026
 KILLS = 10
@@ -27,22 +28,6 @@ AGAIN_WITHIN_S = 2.0 if RUNS else 6.0
 USUALLY_S = 2.0
 STOPPED_WITHIN_S = 5.0
 BATCH_ROWS = 2000
-
-
-def told(dsn: str) -> Iterator[dict]:
-    """What is notified, from the first `next` on."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("LISTEN customer_panel")
-        yield {}
-        for notice in conn.notifies():
-            yield json.loads(notice.payload)
-
-
-def after_batches(number: int, news: Iterator[dict]) -> None:
-    """Returns when so many more batches are committed."""
-    for _ in range(number):
-        while "lane" not in next(news):
-            pass
 
 
 def claims(dsn: str) -> tuple[str, int]:
@@ -73,16 +58,14 @@ def test_killed_ten_times_until_done(large, databases, tmp_path, name, number):
         api = Api(tmp_path, **settings(dsn, scene.path)).start()
         stack.callback(api.close)
         api.wait_ready()
-        news = told(dsn)
-        stack.callback(news.close)
-        next(news)
+        notices = stack.enter_context(listening(dsn, timeout=120))
         job = api.sync(scene.path)["id"]
         kills, waits = [], []
         for _ in range(KILLS):
             # An unchanged stretch commits rarely: the second night has few batches.
             batches = draw.randint(1, 4 if name == "first" else 1)
-            after_batches(batches, news)
-            time.sleep(draw.uniform(0, 0.05))
+            wait_for_batches(notices, batches)
+            time.sleep(draw.uniform(0, 0.05))  # any moment of the next batch
             api.kill()
             kills.append(batches)
             if claims(dsn)[0] == "COMPLETED":
@@ -90,7 +73,7 @@ def test_killed_ten_times_until_done(large, databases, tmp_path, name, number):
             began = time.monotonic()
             epoch = claims(dsn)[1]
             api.start()
-            waited_for(lambda epoch=epoch: claims(dsn)[1] > epoch, 20)
+            wait_until("claimed again", lambda epoch=epoch: claims(dsn)[1] > epoch, 20)
             waits.append(round(time.monotonic() - began, 2))
             shown = api.wait_ready("/health/live").until("RUNNING", "COMPLETED", job=job)
             assert shown["disableSync"] is (shown["status"] == "RUNNING")
@@ -116,9 +99,7 @@ def test_sigterm_leaves_the_job_to_the_next_start(large, databases, tmp_path):
         stack.callback(api.close)
         api.wait_ready()
         started = {}
-        news = told(dsn)
-        stack.callback(news.close)
-        next(news)
+        notices = stack.enter_context(listening(dsn, timeout=120))
         started.update(api.sync(scene.path))
         streams = [stack.enter_context(api.stream()) for _ in range(20)]
         for stream in streams[:10]:
@@ -127,7 +108,7 @@ def test_sigterm_leaves_the_job_to_the_next_start(large, databases, tmp_path):
         for words in (b"GET /api/v1/cust", b"", b"POST /api/v1/customers HTTP/1.1\r\nHost: x\r\n"):
             half = stack.enter_context(socket.create_connection(("127.0.0.1", api.port)))
             half.sendall(words)
-        after_batches(2, news)
+        wait_for_batches(notices, 2)
         assert api.terminate() < STOPPED_WITHIN_S
         assert api.process.returncode in (0, -signal.SIGTERM)
         for stream in streams[:10]:
@@ -136,7 +117,7 @@ def test_sigterm_leaves_the_job_to_the_next_start(large, databases, tmp_path):
         assert claims(dsn)[0] == "INTERRUPTED"
         began = time.monotonic()
         api.start()
-        waited_for(lambda: claims(dsn)[0] == "RUNNING", 20)
+        wait_until("it runs again", lambda: claims(dsn)[0] == "RUNNING", 20)
         assert time.monotonic() - began < AGAIN_WITHIN_S
         api.wait_ready().until("COMPLETED", job=started["id"])
         scene.check(dsn)
@@ -153,7 +134,11 @@ def test_sigterm_ends_a_server_whose_import_waits_for_somebody(small, databases,
                     "SELECT count(*) FROM pg_locks WHERE NOT granted"
                     " AND relation = 'customers'::regclass"
                 )
-                waited_for(lambda: conn.execute(waiting).fetchone() != (0,), 20)
+                wait_until(
+                    "a lane waits for the lock",
+                    lambda: conn.execute(waiting).fetchone() != (0,),
+                    20,
+                )
             with api.stream() as stream:
                 stream.message()
                 assert api.terminate() < STOPPED_WITHIN_S
@@ -180,7 +165,7 @@ def test_of_several_started_at_once_one_runs(large, databases, tmp_path, servers
         for api in apis:
             api.start()
             stack.callback(api.close)
-        waited_for(lambda: claims(dsn)[1] > epoch, 20)
+        wait_until("claimed again", lambda: claims(dsn)[1] > epoch, 20)
         # Several interpreters start on few cores, at the same time.
         assert time.monotonic() - began < AGAIN_WITHIN_S * max(1, servers / (os.cpu_count() or 1))
         streams = []
@@ -224,7 +209,7 @@ def test_when_the_runner_dies_another_server_goes_on(large, databases, tmp_path)
             apis[0].kill()
             # Its sessions are behind a lock of ours, and notice only then.
         began = time.monotonic()
-        waited_for(lambda: claims(dsn)[1] > epoch, 20)
+        wait_until("claimed again", lambda: claims(dsn)[1] > epoch, 20)
         print(f"taken over after {time.monotonic() - began:.2f} s")
         assert time.monotonic() - began < AGAIN_WITHIN_S
         for stream in streams[1:]:

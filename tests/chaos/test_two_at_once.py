@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import select
 import signal
 import subprocess
 import time
@@ -15,6 +15,7 @@ import pytest
 
 from support.compare import run
 from support.databases import command, environment
+from support.waiting import listening, wait_for_batches, wait_until
 
 STOPPED_WITHIN_S = 5.0
 
@@ -41,11 +42,11 @@ def gate(dsn) -> Iterator[psycopg.Connection]:
 def test_of_two_at_once_one_runs_and_the_other_says_so(small, dsn, gate, tmp_path):
     scene = small["first"]
     processes = [started(scene.path, dsn, tmp_path) for _ in range(2)]
-    # The one that runs waits at the gate, so the first to end is the other.
-    while all(process.poll() is None for process in processes):
-        time.sleep(0.01)
-    ended, running = sorted(processes, key=lambda process: process.poll() is None)
-    out, err = ended.communicate()
+    # The one that runs waits at the gate, so the first that prints its result is the other.
+    (answers, *more), *_ = select.select([process.stdout for process in processes], [], [], 60)
+    assert not more
+    ended, running = sorted(processes, key=lambda process: process.stdout is not answers)
+    out, err = ended.communicate(timeout=60)
     assert ended.returncode == 1
     assert json.loads(out)["error"]["code"] == "already_running", out
     assert "already running" in err
@@ -66,13 +67,9 @@ def test_a_signal_stops_at_a_batch_border_and_can_be_resumed(
 ):
     scene = large["first"]
     with databases.copy(scene.before) as dsn:
-        with psycopg.connect(dsn, autocommit=True) as conn:
-            conn.execute("LISTEN customer_panel")
+        with psycopg.connect(dsn) as conn, listening(dsn) as notices:
             process = started(scene.path, dsn, tmp_path, "--batch-rows", "1000")
-            # Of what is told before the first commit, none is a lane's.
-            with contextlib.closing(conn.notifies(timeout=30)) as news:
-                commits = (one for one in news if '"lane"' in one.payload)
-                assert all(next(commits, None) for _ in range(2))
+            wait_for_batches(notices, 2)
             began = time.monotonic()
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
@@ -96,8 +93,10 @@ def test_a_signal_stops_an_import_that_waits_for_somebody(small, dsn, gate, tmp_
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'customers'::regclass"
         )
         # Past the attempt to drop the keys, which gives up after two seconds.
-        while conn.execute(waiting + " AND mode = 'RowExclusiveLock'").fetchone() == (0,):
-            time.sleep(0.01)
+        waiting += " AND mode = 'RowExclusiveLock'"
+        wait_until(
+            "a lane waits for the lock", lambda: conn.execute(waiting).fetchone() != (0,), 60
+        )
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

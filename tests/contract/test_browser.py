@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.api import csv
+from support.customers import csv
 
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from support.api import failed, in_parallel, ok
 from support.customers import NULLABLE, created, someone
+from support.envelope import failed, ok
+from support.waiting import in_parallel
 
 CHANGES = {
     "firstName": "Grace",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from support.api import Stream, failed, ok
 from support.customers import someone
+from support.envelope import failed, ok
+from support.sse import Stream
 
 HEADERS = [
     *("content-type", "authorization", "if-match", "idempotency-key", "last-event-id"),

@@ -7,8 +7,9 @@ import json
 import psycopg
 import pytest
 
-from support.api import failed, in_parallel, ok
 from support.customers import FIELDS, NULLABLE, created, someone
+from support.envelope import failed, ok
+from support.waiting import in_parallel
 
 BIG = "𝒳"  # one character: two UTF-16 units, four bytes
 E_MAIL = "@" + "b" * 63 + "." + "b" * 63 + "." + "b" * 57 + ".com"  # 190 characters

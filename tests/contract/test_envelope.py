@@ -9,7 +9,9 @@ import time
 import psycopg
 import pytest
 
-from support.api import CODES, TIME, csv, failed, in_parallel, ok
+from support.customers import csv
+from support.envelope import CODES, TIME, failed, ok
+from support.waiting import in_parallel
 
 NEW = {"firstName": "Grace", "email": "grace@example.com"}
 

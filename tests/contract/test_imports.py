@@ -8,8 +8,9 @@ import time
 import psycopg
 import pytest
 
-from support.api import TIME, csv, failed, held, held_midway, in_parallel, ok, waited_for
-from support.customers import created, someone
+from support.customers import created, csv, someone
+from support.envelope import TIME, failed, ok
+from support.waiting import held, held_midway, in_parallel, wait_until
 
 ROWS = 60_000
 
@@ -88,7 +89,8 @@ def test_paused_stays_paused_until_it_is_resumed(own, dsn, long):
     # A restart is no reason to go on.
     own.terminate()
     own.start().wait_ready()
-    time.sleep(2.5)  # longer than the two seconds in which an interrupted one goes on
+    # Nothing may happen, for longer than the two seconds in which an interrupted one goes on.
+    time.sleep(2.5)
     assert (status(own, job), customers(dsn)) == ("PAUSED", there)
     ok(own.post(f"/imports/{job}/resume"))
     done = own.until("COMPLETED", job=job)
@@ -100,7 +102,7 @@ def test_paused_stays_paused_until_it_is_resumed(own, dsn, long):
 
 def test_pause_takes_effect_within_one_batch(own, dsn, long):
     job = own.sync(long)["id"]
-    waited_for(lambda: int(own.progress()["rowsInserted"]) > 0, 20)
+    wait_until("the first rows are in", lambda: int(own.progress()["rowsInserted"]) > 0, 20)
     began = time.monotonic()
     assert ok(own.post(f"/imports/{job}/pause"))["status"] == "PAUSED"
     assert time.monotonic() - began < 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from support.api import csv, failed, in_parallel, ok
-from support.customers import someone
+from support.customers import csv, someone
+from support.envelope import failed, ok
+from support.waiting import in_parallel
 
 KEYS = {
     "reads": "key-of-a-reader-0001:read",

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from support.api import Api, failed, ok
+from support.api import Api
+from support.envelope import failed, ok
 
 # Few of each, so that they meet.
 EMAILS = st.sampled_from(["a@example.com", "A@Example.com", "b@example.com", "ß@example.com"])

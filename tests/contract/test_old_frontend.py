@@ -9,7 +9,7 @@ import sys
 import httpx
 import pytest
 
-from support.api import csv
+from support.customers import csv
 
 OLD = {
     *("id", "customerId", "firstName", "lastName", "company", "city", "country", "phone1"),

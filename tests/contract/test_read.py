@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from support.api import failed, ok
 from support.customers import FIELDS, created
+from support.envelope import failed, ok
 
 NOT_DIGITS = [
     "abc",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from support.api import failed, in_parallel, ok
 from support.customers import someone
+from support.envelope import failed, ok
+from support.waiting import in_parallel
 
 
 def test_the_same_key_gives_the_first_result_again(api, shared_dsn):

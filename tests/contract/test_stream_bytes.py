@@ -10,8 +10,10 @@ import time
 import pytest
 from test_snapshot import SNAPSHOT, is_whole
 
-from conftest import command, environment
-from support.api import TIME, csv, held_midway, ok
+from support.customers import csv
+from support.databases import command, environment
+from support.envelope import TIME, ok
+from support.waiting import held_midway
 
 ROWS = 60_000
 PROGRESS = {

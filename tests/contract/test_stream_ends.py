@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 
-from support.api import csv, held, in_parallel
+from support.customers import csv
+from support.waiting import held, in_parallel, wait_until
 
 
 @pytest.fixture
@@ -102,10 +102,7 @@ def test_gone_clients_leave_nothing_behind(own):
     assert opened() == 20
     for stream in streams:
         stream.close()
-    deadline = time.monotonic() + 30
-    while opened() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert opened() == 0
+    wait_until("no stream is counted", lambda: opened() == 0, 30, opened)
 
 
 def test_more_than_the_cap_are_refused(serve, dsn):
@@ -118,12 +115,11 @@ def test_more_than_the_cap_are_refused(serve, dsn):
         assert int(refused.headers["retry-after"]) >= 1
         assert b'"UNAVAILABLE"' in refused.body()
     streams.pop().close()
-    deadline = time.monotonic() + 30
-    while True:
+
+    def is_let_in() -> bool:
         with api.stream() as stream:
-            if stream.status == 200:
-                break
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+            return stream.status == 200
+
+    wait_until("a stream is let in for the one that was closed", is_let_in, 30)
     for stream in streams:
         stream.close()

@@ -8,7 +8,9 @@ import socket
 import psycopg
 import pytest
 
-from support.api import TIME, csv, failed, held, in_parallel, ok
+from support.customers import csv
+from support.envelope import TIME, failed, ok
+from support.waiting import held, in_parallel
 
 JOB = {
     *("id", "filePath", "status", "bytesRead", "rowsProcessed", "rowsInserted", "lastRowHash"),

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.api import Api, csv, ok, serving
+from support.api import Api, serving
+from support.customers import csv
+from support.envelope import ok
 
 HERE = Path(__file__).parent
 CASES = int(os.environ.get("FUZZ_CASES", "0"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run, make_home
+from conftest import Run
 from customer_panel.benchmarks import place as places
 from customer_panel.benchmarks import report
 from customer_panel.benchmarks.engines import ours, plain_sql
@@ -20,6 +20,7 @@ from customer_panel.benchmarks.place import BenchBusy, BenchVoid, Place
 from customer_panel.benchmarks.scenes import api, first_load, memory, resync, safety, scan
 from customer_panel.db import embedded
 from customer_panel.settings import Settings
+from support.databases import make_home
 
 ROWS = 3000
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from conftest import Run, environment
+from conftest import Run
 from customer_panel.cli.main import _of_the_database
 from customer_panel.db import embedded
 from customer_panel.db.migrate import known
 from customer_panel.errors import DatabaseError, DatabaseLost, DiskFull
+from support.databases import environment
 
 
 def test_up_keeps_the_server_until_down(run: Run, home: Path) -> None:

@@ -9,16 +9,17 @@ import os
 import pty
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from conftest import Run, command, environment
+from conftest import Run
 from customer_panel._native import generate
 from customer_panel.db import embedded
+from support.databases import command, environment
+from support.waiting import wait_until
 
 GOOD = "Customer Id,First Name,City,Colour\n1,Ada,Bonn,red\n2,Bob,Ulm,\n"
 FIGURES = {
@@ -298,14 +299,15 @@ def started(large: Path, dsn: str, *args: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + PATIENCE_S
     with psycopg.connect(dsn, autocommit=True) as conn:
-        while True:
-            row = conn.execute("SELECT sum(rows_processed) FROM import_lanes").fetchone()
-            if row is not None and row[0]:
-                return process
+
+        def has_rows() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
+            row = conn.execute("SELECT sum(rows_processed) FROM import_lanes").fetchone()
+            return row is not None and bool(row[0])
+
+        wait_until("rows are committed", has_rows, PATIENCE_S)
+    return process
 
 
 @pytest.mark.parametrize(
@@ -367,11 +369,11 @@ def test_killed_import_is_shown_as_interrupted(run: Run, dsn: str, large: Path) 
     assert running[0]["status"] == "RUNNING"
     assert refused.returncode == 1
     assert "already running" in refused.stderr
-    deadline = time.monotonic() + PATIENCE_S
-    while json.loads(run("jobs", "show", "1", "--json", DATABASE_URL=dsn).stdout)["status"] != (
-        "INTERRUPTED"
-    ):
-        assert time.monotonic() < deadline
+
+    def status() -> str:
+        return json.loads(run("jobs", "show", "1", "--json", DATABASE_URL=dsn).stdout)["status"]
+
+    wait_until("it is shown as interrupted", lambda: status() == "INTERRUPTED", PATIENCE_S, status)
 
 
 # -- jobs -----------------------------------------------------------------------------------------

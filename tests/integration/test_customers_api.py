@@ -15,7 +15,7 @@ from customer_panel.api.http.envelope import encode
 from customer_panel.api.http.errors import as_api_error
 from customer_panel.customer import COLUMNS
 from customer_panel.customers import store
-from customer_panel.db.pool import Pool, connection
+from customer_panel.db.pool import SIZE, Pool, connection
 from customer_panel.errors import (
     CustomerMoved,
     IdentityStays,
@@ -33,6 +33,7 @@ from support.store import (
     create,
     delete,
     fill,
+    lock_waits,
     one,
     outcomes,
     page,
@@ -40,6 +41,7 @@ from support.store import (
     terminate,
     update,
 )
+from support.waiting import wait_until
 
 
 @pytest.fixture(params=["keys", "first load"])
@@ -104,11 +106,9 @@ def test_an_import_that_commits_the_identity_first_makes_it_a_conflict(dsn, data
         with psycopg.connect(dsn) as importing:
             importing.execute("INSERT INTO customers (customer_id) VALUES ('One')")
             made = asyncio.create_task(create(pool, customer_id="One", email="x@example.com"))
-            while not one(
-                database,
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'",
-            ):
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(
+                wait_until, "the create waits", lambda: lock_waits(database) == 1, 10
+            )
             importing.commit()
         with pytest.raises(ValueTaken) as taken:
             await made
@@ -322,8 +322,10 @@ def test_reads_and_creates_do_not_wait_for_an_index_build(dsn, database):
                 )
             )
             with psycopg.connect(dsn, autocommit=True) as watch:
-                while not one(watch, "SELECT count(*) FROM pg_stat_progress_create_index"):
-                    await asyncio.sleep(0.01)
+                building = "SELECT count(*) FROM pg_stat_progress_create_index"
+                await asyncio.to_thread(
+                    wait_until, "the index is being built", lambda: one(watch, building) == 1, 10
+                )
             async with asyncio.timeout(5):
                 made = await create(pool, email="a@example.com")
                 await update(pool, made[0], city="x")
@@ -337,14 +339,16 @@ def test_reads_and_creates_do_not_wait_for_an_index_build(dsn, database):
 
 def test_a_pool_full_of_dead_connections_does_not_show(dsn, database):
     async def work(pool: Pool) -> None:
-        async def hold() -> None:
-            async with connection(pool) as conn:
-                await conn.execute("SELECT pg_sleep(0.1)")
+        is_full = asyncio.Barrier(SIZE)
 
-        await asyncio.gather(*(hold() for _ in range(8)))
+        async def hold() -> None:
+            async with connection(pool):
+                await is_full.wait()
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(hold() for _ in range(SIZE)))
         for _ in range(3):
             terminate(database)
-            await asyncio.sleep(0.05)
             await asyncio.gather(*(page(pool, limit=10) for _ in range(30)))
 
     asked(dsn, work)

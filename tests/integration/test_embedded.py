@@ -11,13 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from conftest import environment
 from customer_panel.db import binaries, cluster, embedded
 from customer_panel.errors import (
     DataFolderInvalid,
@@ -29,6 +27,8 @@ from customer_panel.errors import (
     InUse,
     SocketTrouble,
 )
+from support.databases import environment
+from support.waiting import wait_until
 
 is_root = os.geteuid() == 0
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -77,13 +77,6 @@ def ask(dsn: str, query: str) -> object:
         row = connection.execute(query.encode()).fetchone()
         assert row is not None
         return row[0]
-
-
-def eventually(is_true: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
 
 
 def is_down(home: Path) -> bool:
@@ -201,7 +194,7 @@ def test_a_foreign_process_with_the_number_of_a_dead_server_is_no_server(home: P
     """After a reboot the number in postmaster.pid belongs to anybody: here, to us."""
     server = embedded.ensure_running(home)
     os.kill(server.pid, signal.SIGKILL)
-    eventually(lambda: is_down(home))
+    wait_until("PostgreSQL is gone", lambda: is_down(home), 10)
     place = cluster.Place(home)
     path = place.data / "postmaster.pid"
     lines = path.read_text().splitlines()

@@ -11,6 +11,8 @@ from litestar.testing import RequestFactory
 
 from customer_panel.api.http.errors import ApiError
 from customer_panel.api.http.idempotency import Key, Repeated, first, keep, key_of, take
+from support.store import lock_waits
+from support.waiting import wait_until
 
 KEY = Key(b"k" * 32, b"b" * 32)
 OTHER_BODY = Key(KEY.key, b"c" * 32)
@@ -67,12 +69,13 @@ def within(dsn, *works):
     return asyncio.run(all_of_them())
 
 
-async def created(conn, key, number, pause_s=0.0):
+async def created(conn, key, number, meanwhile=None):
     async with conn.transaction():
         earlier = await first(conn, key)
         if earlier is not None:
             return earlier
-        await asyncio.sleep(pause_s)
+        if meanwhile is not None:
+            await meanwhile()
         await keep(conn, key, number)
         return number
 
@@ -89,11 +92,16 @@ def test_another_body_is_a_conflict(dsn):
     assert refused.value.status == 409
 
 
-def test_who_comes_at_the_same_moment_waits_for_the_first(dsn):
-    numbers = within(
-        dsn, *(lambda conn, number=number: created(conn, KEY, number, 0.3) for number in range(6))
-    )
-    assert len(set(numbers)) == 1
+def test_who_comes_at_the_same_moment_waits_for_the_first(dsn, database):
+    async def others_wait():
+        await asyncio.to_thread(
+            wait_until, "the others wait", lambda: lock_waits(database) == 5, 10
+        )
+
+    works = [
+        lambda conn, number=number: created(conn, KEY, number, others_wait) for number in range(6)
+    ]
+    assert len(set(within(dsn, *works))) == 1
 
 
 def test_one_that_failed_was_none(dsn):
@@ -125,10 +133,17 @@ def test_old_keys_are_dropped_by_many_at_once_without_a_deadlock(dsn, database):
         "INSERT INTO idempotency_keys SELECT decode(lpad(to_hex(i), 64, '0'), 'hex'), 'x', i,"
         " now() - interval '25 hours' FROM generate_series(1, 900) AS i"
     )
-    works = [
-        lambda conn, number=number: created(conn, Key(bytes([number]) * 32, b"b" * 32), number, 0.1)
-        for number in range(1, 9)
-    ]
+    all_dropped = asyncio.Barrier(8)
+
+    async def others_drop():
+        async with asyncio.timeout(10):
+            await all_dropped.wait()
+
+    def work(number):
+        key = Key(bytes([number]) * 32, b"b" * 32)
+        return lambda conn: created(conn, key, number, others_drop)
+
+    works = [work(number) for number in range(1, 9)]
     assert within(dsn, *works) == list(range(1, 9))
 
 

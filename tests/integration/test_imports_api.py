@@ -10,8 +10,11 @@ import time
 import psycopg
 import pytest
 
-from support.api import csv, failed, held, held_midway, in_parallel, ok, serving, waited_for
+from support.api import serving
 from support.compare import digest, run
+from support.customers import csv
+from support.envelope import failed, ok
+from support.waiting import held, held_midway, in_parallel, wait_until
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def test_the_next_import_starts_the_moment_the_last_one_is_over(api, files):
     started = []
     for _ in range(15):
         started.append(int(api.sync(path)["id"]))
-        waited_for(is_over, 20)
+        wait_until("the import is over", is_over, 20)
     assert started == list(range(started[0], started[0] + 15))
 
 
@@ -153,9 +156,13 @@ def test_the_command_lines_import_is_paused_and_cancelled_over_http(own, dsn, lo
 def test_pauses_and_resumes_come_to_the_same_table(own, dsn, databases, template, long):
     job = own.sync(long)["id"]
     for _ in range(5):
-        time.sleep(0.05)
+        time.sleep(0.05)  # some batches: any moment of the import
         if own.post(f"/imports/{job}/pause").status_code == 200:
-            waited_for(lambda: ok(own.get(f"/imports/{job}"))["status"] != "RUNNING", 20)
+            wait_until(
+                "it is paused or over",
+                lambda: ok(own.get(f"/imports/{job}"))["status"] != "RUNNING",
+                20,
+            )
             if own.post(f"/imports/{job}/resume").status_code != 200:
                 break
     own.until("COMPLETED")
@@ -253,7 +260,7 @@ def test_who_takes_the_file_slowly_keeps_no_session(serve, dsn, files, tmp_path)
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND state <> 'idle' AND pid <> pg_backend_pid()"
             )
-            waited_for(lambda: rows(dsn, busy) == [(0,)], 10)
+            wait_until("no session is busy", lambda: rows(dsn, busy) == [(0,)], 10)
             assert api.get("/imports").status_code == 200
         assert api.root.get("/health/ready").status_code == 200
 

@@ -16,10 +16,8 @@ from customer_panel.api.http.errors import as_api_error
 from customer_panel.customers import lookup, store
 from customer_panel.customers.lookup import Link, Lookup
 from customer_panel.db import pool
-from support.store import (
-    fill,
-    terminate,
-)
+from support.store import fill, lock_waits, terminate
+from support.waiting import wait_until
 
 
 def looked_up(dsn: str, question: Callable[[Lookup], Awaitable[Any]]) -> Any:
@@ -31,6 +29,11 @@ def looked_up(dsn: str, question: Callable[[Lookup], Awaitable[Any]]) -> Any:
             await lookup.close()
 
     return asyncio.run(ask())
+
+
+def link_of(lookup: Lookup) -> Link:
+    assert lookup._link is not None
+    return lookup._link
 
 
 @pytest.fixture
@@ -58,9 +61,9 @@ def test_everybody_gets_his_own_answer_whoever_gives_up(dsn, crowd, seed):
                 task = asyncio.ensure_future(lookup.get(customer))
                 if chance.random() < 0.3:
                     for _ in range(chance.randrange(4)):
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(0)  # a turn of the loop
                     if chance.random() < 0.5:
-                        await asyncio.sleep(0.001)
+                        await asyncio.sleep(0.001)  # about as long as a query
                     task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     check(customer, await task, crowd)
@@ -104,17 +107,20 @@ def test_a_lost_connection_is_replaced_without_anybody_noticing(dsn, database, c
 
         clients = [asyncio.create_task(client(number)) for number in range(20)]
         for _ in range(10):
-            await asyncio.sleep(0.03)
+            # What is asked only now is answered by a connection that the last loss did not end.
+            check(0, await lookup.get(0), crowd)
             ended += await asyncio.to_thread(terminate, database)
         stop = True
         await asyncio.gather(*clients)
         # Also one that was lost while nobody asked.
         ended += await asyncio.to_thread(terminate, database)
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(
+            wait_until, "the loss is noticed", lambda: link_of(lookup).is_lost, 10
+        )
         check(1, await lookup.get(1), crowd)
         return ended
 
-    assert looked_up(dsn, many) > 5
+    assert looked_up(dsn, many) > 10
 
 
 def test_a_connection_that_is_lost_twice_is_an_error(dsn, database, crowd):
@@ -124,9 +130,11 @@ def test_a_connection_that_is_lost_twice_is_an_error(dsn, database, crowd):
             # The query waits for this lock; whoever runs it is ended, again and again.
             blocker.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
             asking = asyncio.create_task(lookup.get(1))
-            while not asking.done():
+            for _ in range(2):
+                await asyncio.to_thread(
+                    wait_until, "the query waits", lambda: lock_waits(database) == 1, 10
+                )
                 await asyncio.to_thread(terminate, database)
-                await asyncio.sleep(0.02)
         with pytest.raises(psycopg.OperationalError):
             await asking
         check(1, await lookup.get(1), crowd)
@@ -200,9 +208,11 @@ def test_a_closed_look_up_leaves_nobody_waiting(dsn, database, crowd):
         with psycopg.connect(dsn) as blocker:
             blocker.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
             waiting = [asyncio.create_task(lookup.get(number)) for number in range(5)]
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(
+                wait_until, "the query waits", lambda: lock_waits(database) == 1, 10
+            )
             waiting += [asyncio.create_task(lookup.get(number)) for number in range(5)]
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # a turn of the loop: they ask
             await lookup.close()
             got = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(one) for one in got} == {psycopg.OperationalError}

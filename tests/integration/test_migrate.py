@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import named
 from customer_panel.db import embedded
 from customer_panel.db.connect import connect, database
 from customer_panel.db.migrate import FOLDER, LOCK, Migration, applied, known, migrate, rollback
@@ -21,6 +20,7 @@ from customer_panel.errors import (
     ServerTooOld,
 )
 from customer_panel.settings import Settings
+from support.databases import named
 
 FIRST = """-- migrate:up
 CREATE TABLE first (n int);

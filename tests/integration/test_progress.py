@@ -20,8 +20,8 @@ from customer_panel.imports.model import COUNTERS
 from customer_panel.imports.queries.snapshot import DYING_S, NOT_DONE, Reading, Standing, Watch
 from customer_panel.imports.stop import Stop
 from customer_panel.sql import statement
-from support.api import csv
 from support.compare import run
+from support.customers import csv
 from support.kill_runner import kill
 
 RECENT = 20
@@ -145,7 +145,7 @@ def test_elapsed_goes_on_while_it_runs_and_stops_when_it_stops(dsn, tmp_path):
             run(path, dsn, stop=stop, batch_rows=500)
     finally:
         paused = shown(dsn)
-        time.sleep(0.05)
+        time.sleep(0.05)  # a clock that still ran would show by then
         assert shown(dsn) == paused
         run(path, dsn, batch_rows=500)
         onlooker.close()

@@ -14,8 +14,11 @@ import pytest
 
 from customer_panel.api.middleware import security
 from customer_panel.settings import Settings
-from support.api import Api, Stream, csv, failed, in_parallel, ok, serving
-from support.customers import someone
+from support.api import Api, serving
+from support.customers import csv, someone
+from support.envelope import failed, ok
+from support.sse import Stream
+from support.waiting import in_parallel
 
 ROOT = Path(__file__).parents[2]
 KEYS = {

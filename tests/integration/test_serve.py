@@ -20,9 +20,11 @@ import pytest
 import customer_panel
 from customer_panel.db import embedded
 from customer_panel.settings import SETTINGS
-from support.api import Api, csv, failed, free_port, held, ok, serving, waited_for
-from support.customers import someone
+from support.api import Api, free_port, serving
+from support.customers import csv, someone
 from support.databases import command, environment
+from support.envelope import failed, ok
+from support.waiting import held, wait_until
 
 ROOT = Path(__file__).parents[2]
 FIRST_S, LATER_S = 2.0, 1.0  # to the first answer, on an idle machine
@@ -36,13 +38,19 @@ def first_answer(api: Api) -> float:
     """Seconds from the start of the process to its first answer."""
     began = time.monotonic()
     api.start()
-    asked = "GET /api/v1/customers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    while True:
-        with contextlib.suppress(ConnectionRefusedError):
-            assert api.raw(asked.encode(), timeout=20).startswith(b"HTTP/1.1 200 ")
-            return time.monotonic() - began
+    request = b"GET /api/v1/customers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+    def is_answered() -> bool:
         assert api.process.poll() is None, api.output
-        time.sleep(0.005)
+        try:
+            answer = api.raw(request, timeout=20)
+        except ConnectionRefusedError:
+            return False
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        return True
+
+    wait_until("the first request is answered", is_answered, 30, lambda: api.output)
+    return time.monotonic() - began
 
 
 def test_an_empty_folder_is_all_it_takes(home, tmp_path):
@@ -69,7 +77,7 @@ def test_who_connects_while_it_starts_is_answered(dsn, tmp_path):
     """The socket listens before the server does."""
     api = Api(tmp_path, DATABASE_URL=dsn).start()
     try:
-        waited_for(lambda: is_open(api.port), 20)
+        wait_until("the port is open", lambda: is_open(api.port), 20)
         assert httpx.get(f"http://127.0.0.1:{api.port}/health/live", timeout=20).is_success
     finally:
         api.close()
@@ -115,7 +123,7 @@ def test_options_win_over_settings(dsn, tmp_path):
         stderr=subprocess.PIPE,
     )
     try:
-        waited_for(lambda: is_open(port), 20)
+        wait_until("the port is open", lambda: is_open(port), 20)
         base = f"http://127.0.0.1:{port}/api/v1"
         answer = httpx.post(f"{base}/customers/sync", json={"filePath": str(path)}, timeout=20)
         assert answer.status_code == 200, answer.text
@@ -215,11 +223,11 @@ def test_a_signal_ends_it_with_streams_open_and_a_job_running(
 def test_a_signal_during_the_start_leaves_nothing_running(home, tmp_path, after_s):
     """In the middle of initdb, of the imports, of the first connections."""
     api = Api(tmp_path, CP_HOME=home).start()
-    time.sleep(after_s)
+    time.sleep(after_s)  # each is a moment in another part of the start
     assert api.terminate() < STOPPED_S
     # Before it could know what to do with a signal, or after.
     assert api.process.returncode in (-signal.SIGTERM, 0), api.output
-    waited_for(lambda: embedded.status(home).pid is None, 20)
+    wait_until("PostgreSQL is gone", lambda: embedded.status(home).pid is None, 20)
     assert "Traceback" not in api.output
     api.close()
 
@@ -247,6 +255,10 @@ def test_live_and_ready(api):
     assert (ready.status_code, ready.json()) == (200, {"status": "ok", "checks": checks})
 
 
+def is_served(api: Api) -> bool:
+    return api.get("/customers").status_code == 200
+
+
 def test_health_while_the_database_is_away(databases, template, tmp_path):
     """It starts without it, tells what is missing, and mends itself."""
     with databases.copy(template) as dsn:
@@ -272,7 +284,7 @@ def test_health_while_the_database_is_away(databases, template, tmp_path):
             for path in ("/metrics", "/api/docs", "/api/docs-json"):
                 assert api.root.get(path).status_code == 200
             databases.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-            assert waited_for(lambda: api.get("/customers").status_code == 200, 20) < 2
+            assert wait_until("requests are answered", lambda: is_served(api), 20) < 2
             api.wait_ready()
             databases.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             databases.execute(
@@ -284,7 +296,7 @@ def test_health_while_the_database_is_away(databases, template, tmp_path):
                 assert time.monotonic() - began < 3
             assert api.root.get("/health/ready").json()["checks"]["database"] == "unavailable"
             databases.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-            assert waited_for(lambda: api.get("/customers").status_code == 200, 20) < 2
+            assert wait_until("requests are answered", lambda: is_served(api), 20) < 2
             api.wait_ready()
         finally:
             api.close()

@@ -18,8 +18,8 @@ import pytest
 
 from customer_panel.api.progress.messages import View
 from customer_panel.imports.stop import Stop
-from support.api import csv
 from support.compare import run
+from support.customers import csv
 from support.hub import COMMIT, ENDED, JOB, LOCK, SOURCE, STATUS, ends, house
 
 ROWS = 3000

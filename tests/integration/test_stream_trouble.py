@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import time
@@ -18,8 +17,8 @@ from customer_panel.api.http.errors import ApiError
 from customer_panel.api.progress.stream import MOST_WAITING, Stream
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
-from support.api import csv
 from support.compare import run
+from support.customers import csv
 from support.databases import make_home
 from support.hub import ENDED, JOB, LOCK, SOURCE, STATUS, VIEW, ends, house
 
@@ -57,16 +56,23 @@ def test_progress_is_overwritten_and_ends_are_not(dsn):
 
 def test_a_blocked_send_ends_with_its_stream(dsn):
     async def block() -> None:
+        is_sending = asyncio.Event()
+
+        async def blocked() -> None:
+            is_sending.set()
+            await asyncio.Event().wait()
+
         stream = Stream(VIEW, None)
-        sending = asyncio.create_task(stream.send(asyncio.Event().wait()))
-        await asyncio.sleep(0)
+        sending = asyncio.create_task(stream.send(blocked()))
+        await is_sending.wait()
         stream.end()
         stream.end()
         assert await sending is False
         # A cancellation from elsewhere is none of its business.
         stream = Stream(VIEW, None)
-        sending = asyncio.create_task(stream.send(asyncio.Event().wait()))
-        await asyncio.sleep(0)
+        is_sending.clear()
+        sending = asyncio.create_task(stream.send(blocked()))
+        await is_sending.wait()
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -90,7 +96,7 @@ def test_no_stream_no_question(dsn, path):
             async with there.hub.opened(VIEW, None):
                 assert len(asked) == 1
             await asyncio.to_thread(run, csv(path.parent / "next.csv", 10), dsn)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # longer than the 200 ms between two readings
             assert len(asked) == 1
             assert there.hub.stream_count == 0
 
@@ -178,18 +184,27 @@ def test_readers_that_never_read_cost_next_to_nothing_and_slow_nobody(serve, dsn
 def test_nothing_is_lost_or_doubled_when_the_listening_session_is_ended(dsn, database, tmp_path):
     files = [csv(tmp_path / f"{seed}.csv", 20, seed=seed) for seed in range(4)]
 
+    sessions = (
+        " FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'customer-panel:events'"
+    )
+
     async def follow() -> None:
         async with house(dsn) as there:
+            is_back = asyncio.Event()
+
+            async def returned() -> None:
+                is_back.set()
+
+            there.hub._on_return = returned
             page, _ = await there.page()
             for file in files:
-                ended = database.execute(
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                    " WHERE datname = current_database()"
-                    " AND application_name = 'customer-panel:events'"
-                ).fetchone()
-                assert ended == (1,)
+                is_back.clear()
+                ended = database.execute("SELECT count(pg_terminate_backend(pid))" + sessions)
+                assert ended.fetchone() == (1,)
                 await asyncio.to_thread(run, file, dsn)
-                await asyncio.sleep(0.2)
+                async with asyncio.timeout(5):
+                    await is_back.wait()
             assert ends(await page.quiet(1)) == [("done", number) for number in "1234"]
 
     asyncio.run(follow())
@@ -248,15 +263,18 @@ def test_a_hub_that_starts_before_its_database(mortal):
 
     async def follow() -> None:
         async with house(dsn) as there:
+            is_back = asyncio.Event()
+
+            async def returned() -> None:
+                is_back.set()
+
+            there.hub._on_return = returned
             with pytest.raises(ApiError):
                 await there.page()
             await asyncio.to_thread(embedded.up, home)
             async with asyncio.timeout(2):
-                while True:
-                    with contextlib.suppress(ApiError):
-                        await there.page()
-                        break
-                    await asyncio.sleep(0.05)
+                await is_back.wait()
+                await there.page()
 
     asyncio.run(follow())
 

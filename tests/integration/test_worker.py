@@ -18,8 +18,9 @@ from customer_panel.errors import (
     SourceNotFound,
 )
 from customer_panel.imports.worker import worker
-from support.api import csv, held, waited_for
 from support.compare import run
+from support.customers import csv
+from support.waiting import held, wait_until
 from support.workers import (
     BATCH_ROWS,
     PATIENCE_S,
@@ -31,6 +32,8 @@ from support.workers import (
     looked,
     status,
     until,
+    wait_idle,
+    wait_schema,
 )
 
 # -- what it takes up by itself --------------------------------------------------------------------
@@ -44,7 +47,7 @@ def test_a_killed_import_goes_on_at_the_next_start(
     assert status(dsn) == "RUNNING"
     began = time.monotonic()
     working()
-    waited_for(lambda: ask(dsn, "SELECT epoch FROM imports") == [(2,)], TAKEN_UP_S)
+    wait_until("claimed again", lambda: ask(dsn, "SELECT epoch FROM imports") == [(2,)], TAKEN_UP_S)
     assert time.monotonic() - began < TAKEN_UP_S
     until(dsn, "COMPLETED")
     check_customers()
@@ -56,7 +59,7 @@ def test_an_interrupted_one_goes_on_while_the_worker_is_idle(
     dsn, customers_file, working, check_customers, left
 ):
     idle = working()
-    waited_for(lambda: idle.has_schema, PATIENCE_S)
+    wait_schema(idle)
     interrupted(customers_file, dsn, left)
     until(dsn, "COMPLETED")
     check_customers()
@@ -120,7 +123,7 @@ def test_one_behind_which_a_newer_one_of_its_feed_began_is_left_alone(
     idle = working()
     # Before the worker looks: it was asked for in the same moment.
     idle.submit(str(other)).exception(PATIENCE_S)
-    waited_for(lambda: idle.running is None, PATIENCE_S)
+    wait_idle(idle)
     if len(jobs(dsn)) == 2:
         until(dsn, "COMPLETED", job=2)
         looked(idle)
@@ -216,7 +219,7 @@ def test_what_fails_in_the_transaction_that_creates_leaves_no_job(
         str(customers_file), created=lambda conn, job: take(conn, key, job)
     ).result(5)
     until(dsn, "COMPLETED", number)
-    waited_for(lambda: idle.running is None, PATIENCE_S)
+    wait_idle(idle)
     again = idle.submit(str(customers_file), created=lambda conn, job: take(conn, key, job))
     with pytest.raises(Repeated) as earlier:
         again.result(PATIENCE_S)
@@ -224,7 +227,7 @@ def test_what_fails_in_the_transaction_that_creates_leaves_no_job(
     assert jobs(dsn) == ["COMPLETED"]
     # Its place is free again.
     ask(dsn, "UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
-    waited_for(lambda: idle.running is None, PATIENCE_S)
+    wait_idle(idle)
     assert (
         idle.submit(str(customers_file), created=lambda conn, job: take(conn, key, job)).result(5)
         > number

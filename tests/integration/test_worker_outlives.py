@@ -14,15 +14,16 @@ from customer_panel.db import embedded
 from customer_panel.imports.engine.apply import Writer
 from customer_panel.imports.worker import backoff as rests
 from customer_panel.imports.worker import worker
-from support.api import waited_for
 from support.kill_runner import RUNS
+from support.waiting import wait_until
 from support.workers import (
     PATIENCE_S,
     ask,
     at_work,
     jobs,
-    status,
     until,
+    wait_idle,
+    wait_schema,
 )
 
 
@@ -32,7 +33,7 @@ def test_lost_connections_are_made_anew(dsn, customers_file, working, check_cust
     idle = working()
     idle.submit(str(customers_file)).result(PATIENCE_S)
     for _ in range(3):
-        time.sleep(draw.random() * 0.4)
+        time.sleep(draw.random() * 0.4)  # any moment of the import
         ask(
             dsn,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -47,7 +48,7 @@ def test_lost_connections_are_made_anew(dsn, customers_file, working, check_cust
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
-    waited_for(lambda: idle.running is None, PATIENCE_S)
+    wait_idle(idle)
     assert idle.submit(str(customers_file)).result(PATIENCE_S) == 2
     until(dsn, "COMPLETED", job=2)
 
@@ -117,8 +118,8 @@ def test_no_values_of_rows_in_what_is_logged_of_the_database(
     idle = working()
     with caplog.at_level(logging.DEBUG):
         idle.submit(str(customers_file)).result(PATIENCE_S)
-        waited_for(lambda: status(dsn) == "INTERRUPTED", PATIENCE_S)
-        waited_for(lambda: "CheckViolation" in caplog.text, PATIENCE_S)
+        until(dsn, "INTERRUPTED")
+        wait_until("it is logged", lambda: "CheckViolation" in caplog.text, PATIENCE_S)
     assert "@" not in caplog.text
     ask(dsn, "DROP TRIGGER no ON customers")
     assert ask(dsn, "SELECT error FROM imports") == [("x",)]
@@ -136,11 +137,11 @@ def test_a_database_that_is_away_is_waited_for_and_brought_back(
         held_servers.append(embedded.ensure_running(home))
 
     with at_work(server.dsn, customers_folder, revive=revive) as idle:
-        waited_for(lambda: idle.has_schema, PATIENCE_S)
+        wait_schema(idle)
         idle.submit(str(customers_file)).result(PATIENCE_S)
         embedded.stop(home, force=True)
         until_back = time.monotonic()
-        waited_for(lambda: embedded.status(home).pid is not None, PATIENCE_S)
+        wait_until("PostgreSQL is back", lambda: embedded.status(home).pid is not None, PATIENCE_S)
         until(server.dsn, "COMPLETED")
         assert time.monotonic() - until_back < PATIENCE_S
         assert idle.is_alive()
@@ -169,9 +170,9 @@ def test_it_leaves_no_sessions_and_no_locks(dsn, customers_file, customers_folde
     with at_work(dsn, customers_folder) as idle:
         idle.submit(str(customers_file)).result(PATIENCE_S)
         until(dsn, "COMPLETED")
-        waited_for(lambda: idle.running is None, PATIENCE_S)
+        wait_idle(idle)
     left = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    waited_for(lambda: ask(dsn, left) == [(0,)], PATIENCE_S)
+    wait_until("no session is left", lambda: ask(dsn, left) == [(0,)], PATIENCE_S)

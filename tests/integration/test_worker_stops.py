@@ -15,8 +15,8 @@ from customer_panel.errors import (
 from customer_panel.imports.engine import indexes as keys
 from customer_panel.imports.worker import backoff as rests
 from customer_panel.imports.worker import worker
-from support.api import held_midway, waited_for
 from support.kill_runner import RUNS
+from support.waiting import held_midway
 from support.workers import (
     PATIENCE_S,
     ask,
@@ -28,6 +28,7 @@ from support.workers import (
     requested,
     status,
     until,
+    wait_idle,
 )
 
 
@@ -39,9 +40,9 @@ def test_paused_and_resumed_at_any_time_it_comes_to_the_same(
     idle = working()
     idle.submit(str(customers_file)).result(PATIENCE_S)
     for _ in range(4):
-        time.sleep(draw.random() * 0.3)
+        time.sleep(draw.random() * 0.3)  # any moment of the import
         requested(dsn, 1, "PAUSED")
-        waited_for(lambda: idle.running is None, PATIENCE_S)
+        wait_idle(idle)
         if status(dsn) == "COMPLETED":
             break
         assert status(dsn) == "PAUSED"
@@ -59,9 +60,9 @@ def test_cancelled_at_any_time_it_keeps_its_rows_and_has_its_keys(
     draw = random.Random(5000 + number)
     idle = working()
     idle.submit(str(customers_file)).result(PATIENCE_S)
-    time.sleep(draw.random() * 0.5)
+    time.sleep(draw.random() * 0.5)  # any moment of the import
     requested(dsn, 1, "CANCELLED")
-    waited_for(lambda: idle.running is None, PATIENCE_S)
+    wait_idle(idle)
     assert status(dsn) in ("CANCELLED", "COMPLETED")
     is_kept(dsn)
 
@@ -149,12 +150,12 @@ def test_a_stop_interrupts_and_the_next_worker_goes_on(
 
 
 def test_a_stop_refuses_what_was_not_begun(dsn, customers_file, customers_folder, monkeypatch):
-    inside = threading.Event()
+    inside, is_stopping = threading.Event(), threading.Event()
     opened = worker.open_beneath
 
     def slow(roots, path):
         inside.set()
-        time.sleep(0.3)
+        assert is_stopping.wait(PATIENCE_S)
         return opened(roots, path)
 
     monkeypatch.setattr(worker, "open_beneath", slow)
@@ -163,6 +164,7 @@ def test_a_stop_refuses_what_was_not_begun(dsn, customers_file, customers_folder
         assert inside.wait(PATIENCE_S)
         second = idle.submit(str(customers_file))
         idle.ask_stop()
+        is_stopping.set()
         for order in (first, second):
             with pytest.raises(Stopped):
                 order.result(PATIENCE_S)

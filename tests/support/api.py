@@ -1,13 +1,8 @@
-"""A real server process: started, asked over HTTP, read to the byte, killed.
-
-`Api` is `customer-panel serve` in a process of its own. `ok` and `failed` take an answer out of its
-envelope, and hold the envelope against the contract on the way.
-"""
+"""A real server process: started, asked over HTTP, read to the byte, killed."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -16,85 +11,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 
-from customer_panel import _native
 from support.databases import Databases, command, environment
-from support.sse import Message as Message  # for those that look here
-from support.sse import Stream as Stream
+from support.envelope import ok
+from support.sse import Stream
+from support.waiting import wait_until
 
 READY_S = 20.0  # the machine may run two workers and their servers
 ANSWER_S = 10.0
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-CODES = {
-    400: "VALIDATION_ERROR",
-    401: "UNAUTHORIZED",
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    408: "REQUEST_TIMEOUT",
-    409: "CONFLICT",
-    412: "PRECONDITION_FAILED",
-    413: "PAYLOAD_TOO_LARGE",
-    415: "UNSUPPORTED_MEDIA_TYPE",
-    429: "RATE_LIMITED",
-    500: "INTERNAL_ERROR",
-    503: "UNAVAILABLE",
-}
-
-# -- envelopes ------------------------------------------------------------------------------------
-
-
-def ok(response: httpx.Response, status: int = 200) -> Any:
-    """The payload of a success envelope that is as the contract has it."""
-    assert response.status_code == status, response.text
-    told = response.json()
-    assert set(told) == {"success", "statusCode", "message", "data", "meta"}, told
-    assert told["success"] is True
-    assert told["statusCode"] == status
-    assert isinstance(told["message"], str)
-    assert told["message"]
-    _meta(response, told)
-    return told["data"]
-
-
-def failed(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The error of an error envelope that is as the contract has it."""
-    assert response.status_code == status, response.text
-    told = response.json()
-    assert set(told) == {"success", "statusCode", "error", "meta"}, told
-    assert told["success"] is False
-    assert told["statusCode"] == status
-    error: dict[str, Any] = told["error"]
-    assert set(error) == {"code", "message", "details"}, error
-    assert error["code"] == CODES[status]
-    assert isinstance(error["message"], str)
-    assert error["message"]
-    if error["details"] is not None:
-        assert error["details"], "null, not an empty list"
-        for detail in error["details"]:
-            assert set(detail) == {"field", "message"}
-            assert isinstance(detail["field"], str)
-            assert isinstance(detail["message"], str)
-    _meta(response, told)
-    return error
-
-
-def _meta(response: httpx.Response, told: dict[str, Any]) -> None:
-    assert response.headers["content-type"].partition(";")[0] == "application/json"
-    assert set(told["meta"]) == {"timestamp", "traceId", "version"}
-    assert TIME.fullmatch(told["meta"]["timestamp"])
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", told["meta"]["traceId"])
-    assert told["meta"]["version"] == "1"
-
-
-# -- the server -----------------------------------------------------------------------------------
 
 
 class Api:
@@ -105,7 +34,7 @@ class Api:
         self.port = free_port()
         self.settings = {"PORT": self.port, **settings}
         self.log: list[str] = []
-        self._told = threading.Condition()
+        self._has_line = threading.Condition()
         self.root = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=ANSWER_S)
         # As the existing frontends send it, with GETs too.
         self.http = httpx.Client(
@@ -139,13 +68,13 @@ class Api:
             except httpx.TransportError:
                 return False
 
-        waited_for(is_ready, timeout, lambda: f"not ready: {self.output}")
+        wait_until(f"the server is ready at {path}", is_ready, timeout, lambda: self.output)
         return self
 
     def line(self, pattern: str, timeout: float = ANSWER_S) -> str:
         """The first line of the server's output that matches, perhaps in a while."""
-        with self._told:
-            assert self._told.wait_for(lambda: self.lines(pattern), timeout), self.output
+        with self._has_line:
+            assert self._has_line.wait_for(lambda: self.lines(pattern), timeout), self.output
             return self.lines(pattern)[0]
 
     def lines(self, pattern: str) -> list[str]:
@@ -183,15 +112,16 @@ class Api:
         self, *statuses: str, timeout: float = 60.0, job: str | None = None
     ) -> dict[str, Any]:
         """The snapshot, once it shows one of the statuses (of this job)."""
-        seen: dict[str, Any] = {}
+        snapshot: dict[str, Any] = {}
 
         def is_there() -> bool:
-            seen.clear()
-            seen.update(self.progress())
-            return seen["status"] in statuses and job in (None, seen["jobId"])
+            snapshot.clear()
+            snapshot.update(self.progress())
+            return snapshot["status"] in statuses and job in (None, snapshot["jobId"])
 
-        waited_for(is_there, timeout, lambda: f"{statuses} not seen, but {seen}\n{self.output}")
-        return seen
+        what = f"import {job or ''} is {' or '.join(statuses)}"
+        wait_until(what, is_there, timeout, lambda: f"{snapshot}\n{self.output}")
+        return snapshot
 
     def stream(self, query: str = "", **headers: str) -> Stream:
         """A progress stream; refused ones too."""
@@ -245,9 +175,9 @@ class Api:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout
         for line in process.stdout:
-            with self._told:
+            with self._has_line:
                 self.log.append(line)
-                self._told.notify_all()
+                self._has_line.notify_all()
 
 
 def _names(headers: dict[str, str]) -> dict[str, str]:
@@ -259,59 +189,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def waited_for(
-    is_so: Callable[[], bool], timeout: float, complaint: Callable[[], str] = lambda: "not in time"
-) -> float:
-    """How many seconds it took until `is_so()`; looks every 10 ms."""
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began < timeout, complaint()
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
-def in_parallel(number: int, work: Callable[[int], Any]) -> list[Any]:
-    """What so many calls of `work` gave, all let go at once; raises what one of them raised."""
-    barrier = threading.Barrier(number)
-
-    def call(index: int) -> Any:
-        barrier.wait()
-        return work(index)
-
-    with ThreadPoolExecutor(number) as threads:
-        return list(threads.map(call, range(number)))
-
-
-# -- what a test needs beside it ------------------------------------------------------------------
-
-
-def csv(path: Path, rows: int, **how: Any) -> Path:
-    """A generated file of customers."""
-    _native.generate(str(path), rows, **how)
-    return path
-
-
-@contextlib.contextmanager
-def held(dsn: str) -> Iterator[Callable[[], None]]:
-    """Every import waits before its first row, reads go on. Yields what lets them go."""
-    with psycopg.connect(dsn) as gate:
-        gate.execute("LOCK TABLE customers IN SHARE MODE")
-        yield gate.rollback
-
-
-@contextlib.contextmanager
-def held_midway(dsn: str, start: Callable[[], Any]) -> Iterator[Callable[[], None]]:
-    """As `held`, but some batches of the import that `start` starts are in."""
-    with psycopg.connect(dsn, autocommit=True) as listener, psycopg.connect(dsn) as gate:
-        listener.execute("LISTEN customer_panel")
-        start()
-        for notice in listener.notifies(timeout=30):
-            if "lane" in json.loads(notice.payload):
-                break
-        gate.execute("LOCK TABLE customers IN SHARE MODE")
-        yield gate.rollback
 
 
 Serve = Callable[..., Api]

@@ -1,11 +1,14 @@
-"""Customers for the tests: each with an e-mail address that no other has."""
+"""Customers for the tests: made over HTTP, each with an e-mail address of its own, or as a file."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
-from support.api import Api, ok
+from customer_panel import _native
+from support.api import Api
+from support.envelope import ok
 
 _numbers = itertools.count(1)
 FIELDS = {
@@ -23,3 +26,9 @@ def someone(**fields: Any) -> dict[str, Any]:
 def created(api: Api, **fields: Any) -> dict[str, Any]:
     """A customer that was just made."""
     return dict(ok(api.post("/customers", someone(**fields)), 201))
+
+
+def csv(path: Path, rows: int, **how: Any) -> Path:
+    """A generated file of customers."""
+    _native.generate(str(path), rows, **how)
+    return path

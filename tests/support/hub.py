@@ -15,7 +15,7 @@ from customer_panel.api.progress.messages import View
 from customer_panel.api.progress.stream import Stream
 from customer_panel.db.pool import make_pool
 from customer_panel.settings import Settings
-from support.api import Message
+from support.sse import Message
 
 VIEW = View(recent=20, total_rows=None)
 

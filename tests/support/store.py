@@ -107,6 +107,17 @@ async def outcomes(attempts: list[Awaitable[Any]]) -> list[Any]:
     return [result.field if isinstance(result, ValueTaken) else result for result in done]
 
 
+def lock_waits(conn: psycopg.Connection[Any]) -> int:
+    """How many sessions of the database wait for a lock."""
+    return int(
+        one(
+            conn,
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+    )
+
+
 def terminate(conn: psycopg.Connection[Any]) -> int:
     """Ends every session of the API, and waits until they are gone."""
     ours = (

@@ -18,8 +18,9 @@ from customer_panel.imports.stop import Stop
 from customer_panel.imports.worker.worker import Worker
 from customer_panel.settings import Settings
 from customer_panel.sql import statement
-from support.api import csv, waited_for
 from support.compare import digest, run, settled
+from support.customers import csv
+from support.waiting import wait_until
 
 ROWS = 40_000
 BATCH_ROWS = 1000
@@ -114,9 +115,19 @@ def status(dsn: str, job: int = 1) -> str | None:
 
 
 def until(dsn: str, wanted: str, job: int = 1, timeout: float = PATIENCE_S) -> float:
-    return waited_for(
-        lambda: status(dsn, job) == wanted, timeout, lambda: f"{wanted}, but {status(dsn, job)}"
+    """Seconds until the import had this status."""
+    what = f"import {job} is {wanted}"
+    return wait_until(
+        what, lambda: status(dsn, job) == wanted, timeout, lambda: f"it is {status(dsn, job)}"
     )
+
+
+def wait_idle(worker: Worker) -> None:
+    wait_until("the worker runs no import", lambda: worker.running is None, PATIENCE_S)
+
+
+def wait_schema(worker: Worker) -> None:
+    wait_until("the worker has found the schema", lambda: worker.has_schema, PATIENCE_S)
 
 
 def jobs(dsn: str) -> list[str]:
