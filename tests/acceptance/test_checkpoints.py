@@ -64,8 +64,8 @@ class Reader:
                         self._look(conn)
                 with conn.transaction():
                     self._look(conn)
-        except BaseException as wrong:
-            self.failures.append(wrong)
+        except BaseException as error:
+            self.failures.append(error)
         finally:
             self.is_ready.set()
 
@@ -110,17 +110,17 @@ def test_counters_are_what_is_in_the_tables_at_every_checkpoint(large, databases
 
 def test_progress_counts_only_what_is_committed(large, databases):
     scene = large["first"]
-    told = []
+    reported = []
     with databases.copy(scene.before) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
 
         def look(progress) -> None:
             row = conn.execute(SEEN, {"job": scene.job_id}).fetchone()
             assert row is not None
-            told.append((progress, row[0] or 0))
+            reported.append((progress, row[0] or 0))
 
         run(scene.path, dsn, lanes=2, batch_rows=3000, told=look)
-    assert len(told) > 3
-    for progress, committed in told:
+    assert len(reported) > 3
+    for progress, committed in reported:
         assert progress.counts.processed <= committed
-    assert told[-1][0].counts.processed == told[-1][1] == scene.counts[0]
-    assert told[-1][0].phase == "done"
+    assert reported[-1][0].counts.processed == reported[-1][1] == scene.counts[0]
+    assert reported[-1][0].phase == "done"

@@ -50,15 +50,15 @@ def outcome(dsn: str, result) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def told(nights, databases, template) -> list[tuple]:
+def undisturbed(nights, databases, template) -> list[tuple]:
     """The outcome of each night by one lane in one batch."""
     with databases.copy(template) as dsn:
         return [outcome(dsn, run(night, dsn, lanes=1)) for night in nights]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_lanes_batches_and_budgets_change_no_night(nights, told, dsn, way):
-    for night, wanted in zip(nights, told, strict=True):
+def test_lanes_batches_and_budgets_change_no_night(nights, undisturbed, dsn, way):
+    for night, wanted in zip(nights, undisturbed, strict=True):
         assert outcome(dsn, run(night, dsn, **way)) == wanted
 
 
@@ -69,8 +69,8 @@ def lanes_of(database, result) -> int:
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
-def test_several_passes_change_no_night(nights, told, dsn, database, lanes):
-    for night, wanted in zip(nights, told, strict=True):
+def test_several_passes_change_no_night(nights, undisturbed, dsn, database, lanes):
+    for night, wanted in zip(nights, undisturbed, strict=True):
         result = run(night, dsn, lanes=lanes, memory_bytes=ROOM)
         assert outcome(dsn, result) == wanted
         assert lanes_of(database, result) >= lanes * 2
@@ -78,10 +78,10 @@ def test_several_passes_change_no_night(nights, told, dsn, database, lanes):
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_too_low_a_guess_of_identities_divides_the_lanes_and_changes_no_night(
-    nights, told, dsn, database, lanes, monkeypatch
+    nights, undisturbed, dsn, database, lanes, monkeypatch
 ):
     monkeypatch.setattr("customer_panel.imports.engine.lanes.identities", lambda *_: 10)
-    for night, wanted in zip(nights, told, strict=True):
+    for night, wanted in zip(nights, undisturbed, strict=True):
         result = run(night, dsn, lanes=lanes, memory_bytes=ROOM, batch_rows=500)
         assert outcome(dsn, result) == wanted
         assert lanes_of(database, result) >= lanes * 2
@@ -134,8 +134,8 @@ def test_waiting_rows_are_gone_at_the_end(nights, dsn, database):
     assert database.execute("SELECT count(*) FROM import_parked").fetchone() == (0,)
 
 
-def test_shuffled_batches_of_unrelated_sizes_agree(nights, told, dsn):
+def test_shuffled_batches_of_unrelated_sizes_agree(nights, undisturbed, dsn):
     draw = random.Random(1)
-    for night, wanted in zip(nights, told, strict=True):
+    for night, wanted in zip(nights, undisturbed, strict=True):
         way = {"lanes": draw.randint(1, 6), "batch_rows": draw.randint(50, 5000)}
         assert outcome(dsn, run(night, dsn, **way)) == wanted, way

@@ -16,7 +16,7 @@ import pytest
 from customer_panel.db import embedded
 from customer_panel.db.migrate import migrate
 from support.api import Api, serving
-from support.customers import someone
+from support.customers import customer_body
 from support.envelope import failed, ok
 from support.kill_runner import RUNS, Scene, scenes
 from support.waiting import wait_until
@@ -27,10 +27,10 @@ DOWN_S = 1.5
 
 
 @pytest.fixture(scope="module")
-def mortal_scenes(mortal, tmp_path_factory) -> dict[str, Scene]:
-    mortal.execute("CREATE DATABASE template_mortal")
-    migrate(mortal.dsn("template_mortal"))
-    return scenes(mortal, "template_mortal", tmp_path_factory.mktemp("mortal"), 150_000)
+def stoppable_scenes(stoppable, tmp_path_factory) -> dict[str, Scene]:
+    stoppable.execute("CREATE DATABASE template_stoppable")
+    migrate(stoppable.dsn("template_stoppable"))
+    return scenes(stoppable, "template_stoppable", tmp_path_factory.mktemp("stoppable"), 150_000)
 
 
 def stop_immediately(home: Path) -> None:
@@ -61,7 +61,7 @@ class Callers:
         self._threads = [threading.Thread(target=self._call, args=[call]) for call in calls]
 
     def _create(self, http: httpx.Client) -> httpx.Response:
-        answer = http.post("/customers", json=someone())
+        answer = http.post("/customers", json=customer_body())
         if answer.status_code == 201:
             self._mine = f"/customers/{answer.json()['data']['id']}"
         return answer
@@ -73,8 +73,8 @@ class Callers:
             while not self._stop.wait(0.01):
                 try:
                     self.answers.append((time.monotonic(), call(http)))
-                except httpx.TransportError as wrong:
-                    self.broken.append(wrong)
+                except httpx.TransportError as error:
+                    self.broken.append(error)
 
     def __enter__(self):
         for thread in self._threads:
@@ -100,12 +100,15 @@ class Callers:
 
 
 @pytest.mark.parametrize("number", range(max(3, RUNS // 20)))
-def test_stopped_during_an_import_and_requests(mortal, mortal_scenes, tmp_path, number):
+def test_stopped_during_an_import_and_requests(stoppable, stoppable_scenes, tmp_path, number):
     draw = random.Random(SEED + number)
-    scene = mortal_scenes[["first", "again"][number % 2]]
-    home = mortal.server.home
+    scene = stoppable_scenes[["first", "again"][number % 2]]
+    home = stoppable.server.home
     settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
-    with mortal.copy(scene.before) as dsn, serving(tmp_path, DATABASE_URL=dsn, **settings) as api:
+    with (
+        stoppable.copy(scene.before) as dsn,
+        serving(tmp_path, DATABASE_URL=dsn, **settings) as api,
+    ):
         pid = api.process.pid
         with Callers(api) as callers, api.stream() as stream:
             stream.message()
@@ -169,11 +172,11 @@ def runs_or_is_through(dsn: str) -> bool:
     return status == "COMPLETED" or (status == "RUNNING" and sessions > 0)
 
 
-def test_a_server_that_starts_before_its_database(mortal, mortal_scenes, tmp_path):
+def test_a_server_that_starts_before_its_database(stoppable, stoppable_scenes, tmp_path):
     """It answers 503 until then, and finds what was left running."""
-    scene = mortal_scenes["first"]
-    home = mortal.server.home
-    with mortal.copy(scene.before) as dsn:
+    scene = stoppable_scenes["first"]
+    home = stoppable.server.home
+    with stoppable.copy(scene.before) as dsn:
         settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
         api = Api(tmp_path, DATABASE_URL=dsn, **settings).start().wait_ready()
         job = api.sync(scene.path)["id"]
@@ -198,10 +201,10 @@ def test_a_server_that_starts_before_its_database(mortal, mortal_scenes, tmp_pat
         scene.check(dsn)
 
 
-def test_sigterm_while_the_database_is_away(mortal, mortal_scenes, tmp_path):
-    scene = mortal_scenes["first"]
-    home = mortal.server.home
-    with mortal.copy(scene.before) as dsn:
+def test_sigterm_while_the_database_is_away(stoppable, stoppable_scenes, tmp_path):
+    scene = stoppable_scenes["first"]
+    home = stoppable.server.home
+    with stoppable.copy(scene.before) as dsn:
         settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
         with serving(tmp_path, DATABASE_URL=dsn, **settings) as api:
             api.sync(scene.path)
@@ -215,9 +218,9 @@ def test_sigterm_while_the_database_is_away(mortal, mortal_scenes, tmp_path):
                     embedded.up(home)
 
 
-def test_its_own_embedded_database_is_started_again(home, mortal_scenes, tmp_path):
+def test_its_own_embedded_database_is_started_again(home, stoppable_scenes, tmp_path):
     """No DATABASE_URL: the server is the one who has to bring it back."""
-    scene = mortal_scenes["first"]
+    scene = stoppable_scenes["first"]
     settings = {"IMPORT_ROOTS": scene.path.parent, "IMPORT_BATCH_SIZE": 1000}
     with serving(tmp_path, CP_HOME=home, **settings) as api:
         job = api.sync(scene.path)["id"]
@@ -231,4 +234,4 @@ def test_its_own_embedded_database_is_started_again(home, mortal_scenes, tmp_pat
             wait_until("requests are answered", lambda: answers(api), 20)
         done = api.until("COMPLETED", job=job)
         assert int(done["rowsInserted"]) == scene.counts[1]
-        ok(api.post("/customers", someone()), 201)
+        ok(api.post("/customers", customer_body()), 201)

@@ -225,23 +225,23 @@ def test_what_this_process_may_not_open_stays_and_blocks_nothing(databases, temp
     there.mkdir()
     long = csv(there / "long.csv", 60_000)
     with databases.copy(template) as dsn, contextlib.ExitStack() as stack:
-        one = Api(tmp_path, **settings(dsn, long)).start()
-        stack.callback(one.close)
-        one.wait_ready()
+        first = Api(tmp_path, **settings(dsn, long)).start()
+        stack.callback(first.close)
+        first.wait_ready()
         started = {}
-        with held_midway(dsn, lambda: started.update(one.sync(long))):
-            one.kill()
-        other = stack.enter_context(serving(tmp_path, **settings(dsn, here / "x")))
-        shown = other.until("INTERRUPTED", timeout=10)
+        with held_midway(dsn, lambda: started.update(first.sync(long))):
+            first.kill()
+        second = stack.enter_context(serving(tmp_path, **settings(dsn, here / "x")))
+        shown = second.until("INTERRUPTED", timeout=10)
         assert (shown["jobId"], shown["disableSync"]) == (started["id"], False)
-        assert ok(other.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
-        failed(other.post(f"/imports/{started['id']}/resume"), 400)
-        job = other.sync(csv(here / "short.csv", 500, seed=5))["id"]
-        other.until("COMPLETED", job=job)
-        assert ok(other.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
+        assert ok(second.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
+        failed(second.post(f"/imports/{started['id']}/resume"), 400)
+        job = second.sync(csv(here / "short.csv", 500, seed=5))["id"]
+        second.until("COMPLETED", job=job)
+        assert ok(second.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
         # Nor does it block the one that may open it: there is a newer one of the feed by now,
         # so it goes on only when it is asked to.
-        one.start().wait_ready()
-        assert ok(one.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
-        ok(one.post(f"/imports/{started['id']}/resume"))
-        one.until("COMPLETED", job=started["id"])
+        first.start().wait_ready()
+        assert ok(first.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
+        ok(first.post(f"/imports/{started['id']}/resume"))
+        first.until("COMPLETED", job=started["id"])

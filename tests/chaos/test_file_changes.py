@@ -65,10 +65,12 @@ def test_a_line_without_end_is_not_passed_before_the_finish(runner, databases, s
     path.write_bytes(whole[:size])
     with databases.copy(scene.before) as dsn:
         every = runner.run(path, dsn, moment=0, tuning=TUNING).answer["moments"]
-    noted = [at for at, name in enumerate(every, 1) if name.startswith("UPDATE imports SET phase")]
+    updates = [
+        at for at, name in enumerate(every, 1) if name.startswith("UPDATE imports SET phase")
+    ]
     draw = random.Random(SEED)
     completed = 0
-    for moment in sorted(draw.sample(range(20, noted[-1]), 12)):
+    for moment in sorted(draw.sample(range(20, updates[-1]), 12)):
         path.write_bytes(whole[:size])
         with databases.copy(scene.before) as dsn:
             assert runner.run(path, dsn, moment=moment, tuning=TUNING).exit == -signal.SIGKILL
@@ -92,13 +94,13 @@ def test_a_line_without_end_is_not_passed_before_the_finish(runner, databases, s
 def refused(path: Path, dsn: str) -> tuple[int, int]:
     """The span that the resume says has changed."""
     _, _, _, furthest = job(dsn)
-    with pytest.raises(SourceChanged) as wrong:
+    with pytest.raises(SourceChanged) as error:
         run(path, dsn)
-    assert wrong.value.span is not None
-    low, high = wrong.value.span
+    assert error.value.span is not None
+    low, high = error.value.span
     assert low < high <= max(furthest, 1 << 24)
     message = f"file changed between byte {low} and {high}"
-    assert wrong.value.message == message
+    assert error.value.message == message
     assert job(dsn)[:2] == ("FAILED", message)
     return low, high
 

@@ -64,10 +64,10 @@ def test_goes_on_when_its_sessions_are_terminated(runner, databases, large, numb
 
 
 @pytest.fixture(scope="module")
-def mortal_scenes(mortal, tmp_path_factory) -> dict[str, Scene]:
-    mortal.execute("CREATE DATABASE template_mortal")
-    migrate(mortal.dsn("template_mortal"))
-    return scenes(mortal, "template_mortal", tmp_path_factory.mktemp("mortal"), 60_000)
+def stoppable_scenes(stoppable, tmp_path_factory) -> dict[str, Scene]:
+    stoppable.execute("CREATE DATABASE template_stoppable")
+    migrate(stoppable.dsn("template_stoppable"))
+    return scenes(stoppable, "template_stoppable", tmp_path_factory.mktemp("stoppable"), 60_000)
 
 
 def stop_immediately(home: Path) -> None:
@@ -78,13 +78,13 @@ def stop_immediately(home: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(RUNS or 4))
-def test_goes_on_after_immediate_stops_of_the_server(runner, mortal, mortal_scenes, number):
+def test_goes_on_after_immediate_stops_of_the_server(runner, stoppable, stoppable_scenes, number):
     """Somebody else starts it again; asynchronous commits may be gone, with their checkpoints."""
     draw = random.Random(SEED + number)
-    scene = mortal_scenes[["first", "again"][number % 2]]
+    scene = stoppable_scenes[["first", "again"][number % 2]]
     ended = threading.Event()
     stops = []
-    with mortal.copy(scene.before) as dsn:
+    with stoppable.copy(scene.before) as dsn:
         runner.start(scene.path, dsn, tuning={"lanes": 2, "batch_rows": 1000})
 
         def stop_and_start() -> None:
@@ -93,8 +93,8 @@ def test_goes_on_after_immediate_stops_of_the_server(runner, mortal, mortal_scen
                 after_s = draw.uniform(0.02, 0.7 if stops else 0.4 * scene.seconds)
                 if ended.wait(after_s):
                     return
-                stop_immediately(mortal.server.home)
-                embedded.up(mortal.server.home)
+                stop_immediately(stoppable.server.home)
+                embedded.up(stoppable.server.home)
                 stops.append(round(after_s, 3))
 
         thread = threading.Thread(target=stop_and_start)
@@ -109,10 +109,10 @@ def test_goes_on_after_immediate_stops_of_the_server(runner, mortal, mortal_scen
 
 
 @pytest.mark.parametrize("number", range(RUNS or 2))
-def test_the_command_starts_its_embedded_server_again(home, mortal_scenes, number, tmp_path):
+def test_the_command_starts_its_embedded_server_again(home, stoppable_scenes, number, tmp_path):
     """No DATABASE_URL: the server is the command's own, and nobody else brings it back."""
     draw = random.Random(SEED + number)
-    scene = mortal_scenes["first"]
+    scene = stoppable_scenes["first"]
     process = subprocess.Popen(
         command("import", str(scene.path), "--json", "--batch-rows", "1000"),
         env=environment(CP_HOME=home),
@@ -128,13 +128,13 @@ def test_the_command_starts_its_embedded_server_again(home, mortal_scenes, numbe
     assert process.returncode in (0, 3), err.decode()
     assert stops
     print(f"seed {SEED + number}: {stops} stops; {err.decode()}")
-    told = json.loads(out)
+    result = json.loads(out)
     processed, inserted, _, _, known, skipped, _, warnings = scene.counts
-    assert told["rowsProcessed"] == processed
-    assert told["rowsInserted"] == inserted
-    assert told["rowsUnchanged"] + told["rowsDuplicate"] == known
-    assert told["rowsSkipped"] == skipped
-    assert told["warnings"] == warnings
+    assert result["rowsProcessed"] == processed
+    assert result["rowsInserted"] == inserted
+    assert result["rowsUnchanged"] + result["rowsDuplicate"] == known
+    assert result["rowsSkipped"] == skipped
+    assert result["warnings"] == warnings
 
 
 def batch_is_committed(home: Path, process: subprocess.Popen[bytes]) -> bool:

@@ -61,14 +61,14 @@ events.onmessage = async (event) => {
 @contextlib.contextmanager
 def page_server(page: str) -> Iterator[tuple[str, queue.Queue]]:
     """A server of another origin: its address, and what its page tells it."""
-    told: queue.Queue = queue.Queue()
+    reports: queue.Queue = queue.Queue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.answer(page.encode(), "text/html")
 
         def do_POST(self) -> None:
-            told.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            reports.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             self.answer(b"{}", "application/json")
 
         def answer(self, payload: bytes, kind: str) -> None:
@@ -85,7 +85,7 @@ def page_server(page: str) -> Iterator[tuple[str, queue.Queue]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://localhost:{server.server_port}/", told
+        yield f"http://localhost:{server.server_port}/", reports
     finally:
         server.shutdown()
         thread.join()
@@ -103,26 +103,26 @@ def browser(folder, *args: str) -> list[str]:
 def test_a_page_of_another_origin_follows_an_import(api, files, tmp_path):
     path = csv(files / "browser.csv", 30_000)
     page = PAGE % (f"http://127.0.0.1:{api.port}", path, path)
-    with page_server(page) as (address, told):
+    with page_server(page) as (address, reports):
         process = subprocess.Popen(
             browser(tmp_path, address), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            report = told.get(timeout=PATIENCE_S)
+            report = reports.get(timeout=PATIENCE_S)
         finally:
             process.terminate()
             process.wait(PATIENCE_S)
     assert "error" not in report, report
     seen = report["seen"]
-    kinds = [one["type"] for one in seen]
+    kinds = [message["type"] for message in seen]
     assert kinds[0] == "snapshot"
     assert kinds[-1] == "done"
     assert {"answer", "progress"} <= set(kinds)
     assert report["errors"] == 0
-    (answer,) = [one for one in seen if one["type"] == "answer"]
+    (answer,) = [message for message in seen if message["type"] == "answer"]
     assert "already running" in answer["again"]
     assert seen[-1]["rows"] == "30000"
-    assert all(one["id"] for one in seen if one["type"] != "answer")
+    assert all(message["id"] for message in seen if message["type"] != "answer")
     assert [report[name]["status"] for name in ("made", "changed", "gone", "nobody", "list")] == [
         *(201, 200, 200, 404, 200)
     ]

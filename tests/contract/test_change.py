@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from support.customers import NULLABLE, created, someone
+from support.customers import NULLABLE, create_customer, customer_body
 from support.envelope import failed, ok
 from support.waiting import in_parallel
 
@@ -30,7 +30,7 @@ def test_any_subset_changes_and_the_rest_stays(api):
     > 200
     > any subset of the POST fields but `customerId`
     """
-    made = created(api)
+    made = create_customer(api)
     place = f"/customers/{made['id']}"
     known = dict(made)
     for name, value in CHANGES.items():
@@ -50,11 +50,11 @@ def test_the_identity_stays(api):
     """
     > (the identity: 400 unless equal);
     """
-    made = created(api, customerId="identity-1")
+    made = create_customer(api, customerId="identity-1")
     place = f"/customers/{made['id']}"
     for other in ("identity-2", "Identity-1", "", None):
         error = failed(api.patch(place, {"customerId": other, "city": "x"}), 400)
-        assert [one["field"] for one in error["details"]] == ["customerId"]
+        assert [detail["field"] for detail in error["details"]] == ["customerId"]
     assert ok(api.get(place)) == made
     assert ok(api.patch(place, {"customerId": "identity-1", "city": "Rome"}))["city"] == "Rome"
 
@@ -64,7 +64,7 @@ def test_null_clears(api, field):
     """
     > `null` clears a field, `firstName` and `email` too
     """
-    made = created(api, **CHANGES)
+    made = create_customer(api, **CHANGES)
     assert made[field] is not None
     cleared = ok(api.patch(f"/customers/{made['id']}", {field: None}))
     assert cleared == made | {field: None, "updatedAt": cleared["updatedAt"]}
@@ -73,7 +73,10 @@ def test_null_clears(api, field):
 
 def test_several_customers_may_have_no_e_mail(api):
     for _ in range(3):
-        assert ok(api.patch(f"/customers/{created(api)['id']}", {"email": None}))["email"] is None
+        assert (
+            ok(api.patch(f"/customers/{create_customer(api)['id']}", {"email": None}))["email"]
+            is None
+        )
 
 
 def test_deleted_is_gone_everywhere(api):
@@ -82,20 +85,22 @@ def test_deleted_is_gone_everywhere(api):
     > 200
     > `data: {"id": id}`
     """
-    made = created(api)
+    made = create_customer(api)
     place = f"/customers/{made['id']}"
     assert ok(api.delete(place)) == {"id": made["id"]}
     failed(api.get(place), 404)
     failed(api.patch(place, {"city": "x"}), 404)
     failed(api.delete(place), 404)
-    assert made["id"] not in [one["id"] for one in ok(api.get("/customers", limit="100"))["data"]]
+    assert made["id"] not in [
+        customer["id"] for customer in ok(api.get("/customers", limit="100"))["data"]
+    ]
     assert ok(api.get("/customers", customerId=made["customerId"]))["data"] == []
     assert ok(api.get("/customers", email=made["email"]))["data"] == []
 
 
 def test_delete_takes_no_body_but_does_not_mind_the_content_type(api):
-    ok(api.delete(f"/customers/{created(api)['id']}", content_type="application/json"))
-    request = api.http.build_request("DELETE", f"/customers/{created(api)['id']}")
+    ok(api.delete(f"/customers/{create_customer(api)['id']}", content_type="application/json"))
+    request = api.http.build_request("DELETE", f"/customers/{create_customer(api)['id']}")
     del request.headers["content-type"]
     ok(api.http.send(request))
 
@@ -104,7 +109,7 @@ def test_delete_takes_no_body_but_does_not_mind_the_content_type(api):
 
 
 def test_the_tag_moves_with_what_is_shown(api):
-    made = created(api)
+    made = create_customer(api)
     place = f"/customers/{made['id']}"
     first = api.get(place).headers["etag"]
     assert first.startswith('"')
@@ -113,11 +118,11 @@ def test_the_tag_moves_with_what_is_shown(api):
     changed = api.patch(place, {"city": "Paris"})
     assert changed.headers["etag"] != first
     assert api.get(place).headers["etag"] == changed.headers["etag"]
-    assert api.post("/customers", someone()).headers["etag"]
+    assert api.post("/customers", customer_body()).headers["etag"]
 
 
 def test_a_write_on_a_stale_copy_is_refused(api):
-    made = created(api)
+    made = create_customer(api)
     place = f"/customers/{made['id']}"
     old = api.get(place).headers["etag"]
     new = api.patch(place, {"city": "Oslo"}, if_match=old).headers["etag"]
@@ -134,7 +139,7 @@ def test_a_write_on_a_stale_copy_is_refused(api):
 
 @pytest.mark.parametrize("header", ["x", '"', "W/", ",", "**", '"a" "b"', '"ä"'])
 def test_a_malformed_match_never_matches(api, header):
-    made = created(api)
+    made = create_customer(api)
     headers = {"if-match": header.encode()}
     answer = api.http.patch(f"/customers/{made['id']}", json={"city": "x"}, headers=headers)
     assert answer.status_code in (400, 412)
@@ -143,7 +148,7 @@ def test_a_malformed_match_never_matches(api, header):
 
 @pytest.mark.parametrize("number", range(3))
 def test_of_many_writers_with_one_tag_one_wins(api, number):
-    made = created(api)
+    made = create_customer(api)
     place = f"/customers/{made['id']}"
     tag = api.get(place).headers["etag"]
     answers = in_parallel(
@@ -155,7 +160,7 @@ def test_of_many_writers_with_one_tag_one_wins(api, number):
 
 
 def test_concurrent_changes_of_different_fields_are_all_kept(api):
-    made = created(api)
+    made = create_customer(api)
     place = f"/customers/{made['id']}"
     names = list(CHANGES)
     in_parallel(len(names), lambda index: api.patch(place, {names[index]: CHANGES[names[index]]}))
@@ -167,7 +172,7 @@ def test_concurrent_changes_of_different_fields_are_all_kept(api):
 
 def test_a_body_with_a_field_twice_is_answered(api):
     """JSON does not forbid it; the answer is one of the two or a refusal, never a defect."""
-    made = created(api)
+    made = create_customer(api)
     body = json.dumps({"city": "A"})[:-1] + ', "city": "B"}'
     answer = api.http.patch(f"/customers/{made['id']}", content=body)
     assert answer.status_code in (200, 400)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.customers import someone
+from support.customers import customer_body
 from support.envelope import failed, ok
 from support.sse import Stream
 
@@ -65,7 +65,7 @@ def test_other_origins_are_not_allowed(api, origin):
 @pytest.mark.parametrize("origin", HERE[1:3])
 def test_answers_may_be_read_errors_too(api, origin):
     may = {"origin": origin}
-    made = api.http.post("/customers", json=someone(), headers=may)
+    made = api.http.post("/customers", json=customer_body(), headers=may)
     answers = [
         made,
         api.get("/customers", may),

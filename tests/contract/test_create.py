@@ -7,7 +7,7 @@ import json
 import psycopg
 import pytest
 
-from support.customers import FIELDS, NULLABLE, created, someone
+from support.customers import FIELDS, NULLABLE, create_customer, customer_body
 from support.envelope import failed, ok
 from support.waiting import in_parallel
 
@@ -34,7 +34,7 @@ def test_a_customer_has_all_fields_and_null_for_what_is_absent(api):
     > `subscriptionDate`, `website`, `aboutCustomer`, `createdAt`, `updatedAt`. All but the ids and
     > times are nullable.
     """
-    made = created(api)
+    made = create_customer(api)
     assert set(made) >= FIELDS
     assert type(made["id"]) is int
     assert isinstance(made["customerId"], str)
@@ -51,7 +51,7 @@ def test_created_is_201_and_found_afterwards(api):
     >
     > `firstName` (1..100) and `email` (valid, <= 254) required;
     """
-    full = someone(
+    full = customer_body(
         customerId="contract-1",
         lastName="Lovelace",
         company="Engines",
@@ -68,12 +68,12 @@ def test_created_is_201_and_found_afterwards(api):
     assert ok(api.get(f"/customers/{made['id']}")) == made
     assert ok(api.get("/customers", limit="1"))["data"] == [made]
     for missing in ("firstName", "email"):
-        body = someone()
+        body = customer_body()
         del body[missing]
         error = failed(api.post("/customers", body), 400)
-        assert [one["field"] for one in error["details"]] == [missing]
-        error = failed(api.post("/customers", someone(**{missing: None})), 400)
-        assert [one["field"] for one in error["details"]] == [missing]
+        assert [detail["field"] for detail in error["details"]] == [missing]
+        error = failed(api.post("/customers", customer_body(**{missing: None})), 400)
+        assert [detail["field"] for detail in error["details"]] == [missing]
 
 
 @pytest.mark.parametrize("field", LIMITS)
@@ -85,29 +85,29 @@ def test_each_limit_from_both_sides(api, field):
     limit = LIMITS[field]
     for character in ("x", "é", BIG):
         value = character * limit
-        assert created(api, **{field: value})[field] == value
-        error = failed(api.post("/customers", someone(**{field: value + character})), 400)
-        assert [one["field"] for one in error["details"]] == [field]
-        made = created(api)
+        assert create_customer(api, **{field: value})[field] == value
+        error = failed(api.post("/customers", customer_body(**{field: value + character})), 400)
+        assert [detail["field"] for detail in error["details"]] == [field]
+        made = create_customer(api)
         failed(api.patch(f"/customers/{made['id']}", {field: value + character}), 400)
         assert ok(api.patch(f"/customers/{made['id']}", {field: value}))[field] == value
     for wrong in (5, True, ["x"], {"x": "y"}):
-        failed(api.post("/customers", someone(**{field: wrong})), 400)
+        failed(api.post("/customers", customer_body(**{field: wrong})), 400)
 
 
 def test_first_name_has_at_least_one_character(api):
-    assert created(api, firstName="x")["firstName"] == "x"
-    failed(api.post("/customers", someone(firstName="")), 400)
-    failed(api.patch(f"/customers/{created(api)['id']}", {"firstName": ""}), 400)
+    assert create_customer(api, firstName="x")["firstName"] == "x"
+    failed(api.post("/customers", customer_body(firstName="")), 400)
+    failed(api.patch(f"/customers/{create_customer(api)['id']}", {"firstName": ""}), 400)
 
 
 def test_the_longest_e_mail(api):
     longest = "a" * 64 + E_MAIL
     assert len(longest) == 254
-    assert created(api, email=longest)["email"] == longest
+    assert create_customer(api, email=longest)["email"] == longest
     too_long = longest.replace(".com", "b.com")
-    error = failed(api.post("/customers", someone(email=too_long)), 400)
-    assert [one["field"] for one in error["details"]] == ["email"]
+    error = failed(api.post("/customers", customer_body(email=too_long)), 400)
+    assert [detail["field"] for detail in error["details"]] == ["email"]
 
 
 @pytest.mark.parametrize(
@@ -119,29 +119,29 @@ def test_the_longest_e_mail(api):
     ],
 )
 def test_what_is_no_e_mail_address(api, email):
-    error = failed(api.post("/customers", someone(email=email)), 400)
-    assert [one["field"] for one in error["details"]] == ["email"]
-    failed(api.patch(f"/customers/{created(api)['id']}", {"email": email}), 400)
+    error = failed(api.post("/customers", customer_body(email=email)), 400)
+    assert [detail["field"] for detail in error["details"]] == ["email"]
+    failed(api.patch(f"/customers/{create_customer(api)['id']}", {"email": email}), 400)
 
 
 @pytest.mark.parametrize(
     "email", ["x@example.com", "x.y+z@sub.example.co.uk", "o'hara@example.com", "x@münchen.example"]
 )
 def test_what_is_one(api, email):
-    assert created(api, email=email)["email"] == email
+    assert create_customer(api, email=email)["email"] == email
 
 
 def test_the_longest_url(api):
     longest = "https://example.com/" + "x" * 480
-    assert created(api, website=longest)["website"] == longest
-    error = failed(api.post("/customers", someone(website=longest + "x")), 400)
-    assert [one["field"] for one in error["details"]] == ["website"]
+    assert create_customer(api, website=longest)["website"] == longest
+    error = failed(api.post("/customers", customer_body(website=longest + "x")), 400)
+    assert [detail["field"] for detail in error["details"]] == ["website"]
 
 
 @pytest.mark.parametrize("website", ["", "not a url", "x", "http://", "https://", "://example.com"])
 def test_what_is_no_url(api, website):
-    error = failed(api.post("/customers", someone(website=website)), 400)
-    assert [one["field"] for one in error["details"]] == ["website"]
+    error = failed(api.post("/customers", customer_body(website=website)), 400)
+    assert [detail["field"] for detail in error["details"]] == ["website"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_is_no_url(api, website):
     ],
 )
 def test_what_is_one_url(api, website):
-    assert created(api, website=website)["website"] == website
+    assert create_customer(api, website=website)["website"] == website
 
 
 def test_unknown_fields_and_nul_are_refused(api):
@@ -171,18 +171,18 @@ def test_unknown_fields_and_nul_are_refused(api):
         "",
         "x" * 500,
     ):
-        error = failed(api.post("/customers", someone(**{name: "x"})), 400)
+        error = failed(api.post("/customers", customer_body(**{name: "x"})), 400)
         assert error["details"], name
-        failed(api.patch(f"/customers/{created(api)['id']}", {name: "x"}), 400)
+        failed(api.patch(f"/customers/{create_customer(api)['id']}", {name: "x"}), 400)
     for field in (*LIMITS, "email", "website", "customerId", "subscriptionDate"):
-        error = failed(api.post("/customers", someone(**{field: "a\0b"})), 400)
-        assert [one["field"] for one in error["details"]] == [field]
+        error = failed(api.post("/customers", customer_body(**{field: "a\0b"})), 400)
+        assert [detail["field"] for detail in error["details"]] == [field]
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\udc00x", "\\ud800\\ud800"])
 def test_half_a_character_is_refused(api, escape):
     """A lone surrogate is no character; PostgreSQL would not take it."""
-    body = json.dumps(someone(city="CITY")).replace("CITY", escape)
+    body = json.dumps(customer_body(city="CITY")).replace("CITY", escape)
     failed(api.http.post("/customers", content=body.encode()), 400)
 
 
@@ -201,7 +201,7 @@ def test_half_a_character_is_refused(api, escape):
     ],
 )
 def test_any_text_comes_back_as_it_was(api, text):
-    made = created(api, city=text, aboutCustomer=text)
+    made = create_customer(api, city=text, aboutCustomer=text)
     assert (made["city"], made["aboutCustomer"]) == (text, text)
     assert ok(api.get(f"/customers/{made['id']}"))["city"] == text
 
@@ -218,7 +218,7 @@ def test_a_date_travels_as_midnight_utc(api, date):
     > `subscriptionDate` travels as a full timestamp at midnight UTC (`"2021-01-16T00:00:00.000Z"`);
     > a plain date is accepted on input.
     """
-    made = created(api, subscriptionDate=date)
+    made = create_customer(api, subscriptionDate=date)
     assert made["subscriptionDate"] == f"{date[:10]}T00:00:00.000Z"
     # What was read can be written.
     again = ok(
@@ -237,30 +237,30 @@ def test_a_date_travels_as_midnight_utc(api, date):
     ],
 )
 def test_a_date_that_is_not_in_the_calendar_is_refused(api, date):
-    error = failed(api.post("/customers", someone(subscriptionDate=date)), 400)
-    assert [one["field"] for one in error["details"]] == ["subscriptionDate"]
-    failed(api.patch(f"/customers/{created(api)['id']}", {"subscriptionDate": date}), 400)
+    error = failed(api.post("/customers", customer_body(subscriptionDate=date)), 400)
+    assert [detail["field"] for detail in error["details"]] == ["subscriptionDate"]
+    failed(api.patch(f"/customers/{create_customer(api)['id']}", {"subscriptionDate": date}), 400)
 
 
 def test_an_e_mail_or_identity_of_another_live_customer_is_a_conflict(api):
     """
     > an e-mail (in any letter case) or a `customerId` that another live customer has: 409.
     """
-    made = created(api, email="Straße.Ünique@Example.com", customerId="Taken-1")
+    made = create_customer(api, email="Straße.Ünique@Example.com", customerId="Taken-1")
     for email in (
         made["email"],
         "STRASSE.ÜNIQUE@EXAMPLE.COM".replace("SS", "ß"),
         "straße.ünique@EXAMPLE.COM",
     ):
-        failed(api.post("/customers", someone(email=email)), 409)
-        failed(api.patch(f"/customers/{created(api)['id']}", {"email": email}), 409)
-    failed(api.post("/customers", someone(customerId="Taken-1")), 409)
+        failed(api.post("/customers", customer_body(email=email)), 409)
+        failed(api.patch(f"/customers/{create_customer(api)['id']}", {"email": email}), 409)
+    failed(api.post("/customers", customer_body(customerId="Taken-1")), 409)
     # Its own address, in other letters, is no conflict; another identity only looks like it.
     ok(api.patch(f"/customers/{made['id']}", {"email": "STRAßE.ünique@example.com"}))
-    created(api, customerId="taken-1")
+    create_customer(api, customerId="taken-1")
     # Who is deleted holds nothing.
     ok(api.delete(f"/customers/{made['id']}"))
-    again = created(api, email="straße.ünique@example.com", customerId="Taken-1")
+    again = create_customer(api, email="straße.ünique@example.com", customerId="Taken-1")
     assert ok(api.get(f"/customers/{again['id']}"))["customerId"] == "Taken-1"
 
 
@@ -268,14 +268,14 @@ def test_an_identity_is_generated_unless_given(api):
     """
     > A `customerId` is generated unless given
     """
-    seen = {created(api)["customerId"] for _ in range(20)}
-    seen.add(created(api, customerId=None)["customerId"])
+    seen = {create_customer(api)["customerId"] for _ in range(20)}
+    seen.add(create_customer(api, customerId=None)["customerId"])
     assert len(seen) == 21
-    assert all(0 < len(one) <= 255 for one in seen)
+    assert all(0 < len(address) <= 255 for address in seen)
     for identity in ("x" * 255, "ä b/c?d", BIG * 255):
-        assert created(api, customerId=identity)["customerId"] == identity
-    failed(api.post("/customers", someone(customerId="x" * 256)), 400)
-    failed(api.post("/customers", someone(customerId="")), 400)
+        assert create_customer(api, customerId=identity)["customerId"] == identity
+    failed(api.post("/customers", customer_body(customerId="x" * 256)), 400)
+    failed(api.post("/customers", customer_body(customerId="")), 400)
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -283,7 +283,7 @@ def test_of_many_at_once_with_one_e_mail_one_is_created(api, shared_dsn, number)
     email = f"race{number}@example.com"
     letters = [email, email.upper(), email.capitalize()]
     answers = in_parallel(
-        12, lambda index: api.post("/customers", someone(email=letters[index % 3]))
+        12, lambda index: api.post("/customers", customer_body(email=letters[index % 3]))
     )
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
     with psycopg.connect(shared_dsn) as conn:
@@ -296,14 +296,14 @@ def test_of_many_at_once_with_one_e_mail_one_is_created(api, shared_dsn, number)
 def test_several_servers_create_one(serve, dsn):
     """Whichever process is asked: one e-mail address, one identity, one result for a key."""
     servers = [serve(DATABASE_URL=dsn) for _ in range(2)]
-    body = someone()
+    body = customer_body()
     answers = in_parallel(12, lambda index: servers[index % 2].post("/customers", body))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
     answers = in_parallel(
-        12, lambda index: servers[index % 2].post("/customers", someone(customerId="one"))
+        12, lambda index: servers[index % 2].post("/customers", customer_body(customerId="one"))
     )
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 11
-    body = someone()
+    body = customer_body()
     answers = in_parallel(
         12, lambda index: servers[index % 2].post("/customers", body, idempotency_key="one")
     )
@@ -314,12 +314,12 @@ def test_several_servers_create_one(serve, dsn):
 
 
 def test_of_many_changes_to_one_e_mail_one_succeeds(api):
-    made = [created(api) for _ in range(8)]
+    made = [create_customer(api) for _ in range(8)]
     changes = {"email": "wanted@example.com"}
     answers = in_parallel(8, lambda index: api.patch(f"/customers/{made[index]['id']}", changes))
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
 
 
 def test_of_many_at_once_with_one_identity_one_is_created(api):
-    answers = in_parallel(8, lambda _: api.post("/customers", someone(customerId="race-1")))
+    answers = in_parallel(8, lambda _: api.post("/customers", customer_body(customerId="race-1")))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7

@@ -73,9 +73,9 @@ def test_times_are_utc_with_milliseconds(api):
     made = ok(response, 201)
     assert TIME.fullmatch(made["createdAt"])
     assert TIME.fullmatch(made["updatedAt"])
-    told = response.json()["meta"]["timestamp"]
-    assert TIME.fullmatch(told)
-    assert time.strftime("%Y-%m-%dT%H:%M", time.gmtime(before))[:13] == told[:13]
+    timestamp = response.json()["meta"]["timestamp"]
+    assert TIME.fullmatch(timestamp)
+    assert time.strftime("%Y-%m-%dT%H:%M", time.gmtime(before))[:13] == timestamp[:13]
 
 
 # -- errors ---------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_every_error_has_the_envelope_whatever_raised_it(api):
     > "details": [...]}, "meta": {...}}
     """
     error = failed(api.post("/customers", {"firstName": "", "nonsense": 1}), 400)
-    assert {"firstName", "email", "nonsense"} == {one["field"] for one in error["details"]}
+    assert {"firstName", "email", "nonsense"} == {detail["field"] for detail in error["details"]}
     for body in (
         *(b"{", b"", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"firstName": "\\ud800"}', b"NaN"),
         *(b"[" * 500_000, b'{"a":' * 100_000, b'{"firstName": 1e400}', b"9" * 100_000, b"{}{}"),
@@ -221,12 +221,12 @@ def test_details_name_the_field(api):
     > `details` is a list of `{"field": ..., "message": ...}` or null.
     """
     error = failed(api.post("/customers", NEW | {"city": "x" * 101, "phone1": 5}), 400)
-    assert {one["field"] for one in error["details"]} == {"city", "phone1"}
+    assert {detail["field"] for detail in error["details"]} == {"city", "phone1"}
     assert failed(api.get("/customers/0"), 404)["details"] is None
     error = failed(api.get("/customers", page="0"), 400)
-    assert [one["field"] for one in error["details"]] == ["page"]
+    assert [detail["field"] for detail in error["details"]] == ["page"]
     error = failed(api.get("/customers", limit="x"), 400)
-    assert [one["field"] for one in error["details"]] == ["limit"]
+    assert [detail["field"] for detail in error["details"]] == ["limit"]
 
 
 # -- trace ids ------------------------------------------------------------------------------------

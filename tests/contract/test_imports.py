@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from support.customers import created, csv, someone
+from support.customers import create_customer, csv, customer_body
 from support.envelope import TIME, failed, ok
 from support.waiting import held, held_midway, in_parallel, wait_until
 
@@ -43,12 +43,12 @@ def test_the_history_is_paged_newest_first(api, files):
         made.append(api.sync(path)["id"])
         api.until("COMPLETED", job=made[-1])
     first = ok(api.get("/imports", limit="2"))
-    assert [one["id"] for one in first["data"]] == made[:-3:-1]
+    assert [customer["id"] for customer in first["data"]] == made[:-3:-1]
     place = first["pagination"]
     assert (place["currentPage"], place["itemsPerPage"], place["totalItems"]) == (1, 2, 5)
     assert (place["totalPages"], place["hasNext"], place["hasPrev"]) == (3, True, False)
     last = ok(api.get("/imports", limit="2", page="3"))
-    assert [one["id"] for one in last["data"]] == [made[0]]
+    assert [customer["id"] for customer in last["data"]] == [made[0]]
     assert ok(api.get("/imports", page="9"))["data"] == []
     for query in ({"page": "0"}, {"limit": "0"}, {"limit": "101"}, {"page": "x"}):
         failed(api.get("/imports", **query), 400)
@@ -80,18 +80,18 @@ def test_paused_stays_paused_until_it_is_resumed(own, dsn, long):
         assert asked["status"] in ("RUNNING", "PAUSED")
         let_go()
         own.until("PAUSED", timeout=10)
-    there = customers(dsn)
-    assert 0 < there < ROWS
+    count = customers(dsn)
+    assert 0 < count < ROWS
     snapshot = own.progress()
     assert (snapshot["status"], snapshot["disableSync"]) == ("PAUSED", False)
-    assert int(snapshot["rowsInserted"]) == there
+    assert int(snapshot["rowsInserted"]) == count
     failed(own.post(f"/imports/{job}/pause"), 409)
     # A restart is no reason to go on.
     own.terminate()
     own.start().wait_ready()
     # Nothing may happen, for longer than the two seconds in which an interrupted one goes on.
     time.sleep(2.5)
-    assert (status(own, job), customers(dsn)) == ("PAUSED", there)
+    assert (status(own, job), customers(dsn)) == ("PAUSED", count)
     ok(own.post(f"/imports/{job}/resume"))
     done = own.until("COMPLETED", job=job)
     assert customers(dsn) == ROWS
@@ -124,15 +124,19 @@ def test_customers_made_in_a_first_load_are_one_with_the_files(own, dsn, long):
         let_go()
         own.until("PAUSED")
     there = own.progress()["recentCustomers"][0]
-    failed(own.post("/customers", someone(email=there["email"].upper())), 409)
-    failed(own.post("/customers", someone(customerId=there["customerId"])), 409)
-    mine = ok(own.post("/customers", someone(customerId=last["Customer Id"], city="Mine")), 201)
+    failed(own.post("/customers", customer_body(email=there["email"].upper())), 409)
+    failed(own.post("/customers", customer_body(customerId=there["customerId"])), 409)
+    mine = ok(
+        own.post("/customers", customer_body(customerId=last["Customer Id"], city="Mine")), 201
+    )
     ok(own.post(f"/imports/{started['id']}/resume"))
     done = own.until("COMPLETED")
     assert customers(dsn) == ROWS
     assert done["rowsProcessed"] == str(ROWS)
     found = ok(own.get("/customers", customerId=mine["customerId"]))["data"]
-    assert [(one["city"], one["email"]) for one in found] == [("Mine", mine["email"])]
+    assert [(customer["city"], customer["email"]) for customer in found] == [
+        ("Mine", mine["email"])
+    ]
     # What was not said by hand is the file's.
     assert found[0]["lastName"] == last["Last Name"]
     assert ok(own.get("/customers"))["pagination"]["totalItems"] == ROWS
@@ -142,7 +146,7 @@ def test_a_write_waits_for_a_batch_at_most_and_a_read_for_nothing(serve, dsn, fi
     """From the first row to the last index."""
     path = csv(files / "busy.csv", 300_000, seed=12)
     api = serve(DATABASE_URL=dsn, IMPORT_ROOTS=files)
-    made = [created(api) for _ in range(4)]
+    made = [create_customer(api) for _ in range(4)]
     slowest = {}
 
     def call(index):
@@ -151,7 +155,7 @@ def test_a_write_waits_for_a_batch_at_most_and_a_read_for_nothing(serve, dsn, fi
         calls = {
             "read": lambda: api.get(place),
             "list": lambda: api.get("/customers", page="3"),
-            "create": lambda: api.post("/customers", someone()),
+            "create": lambda: api.post("/customers", customer_body()),
             "change": lambda: api.patch(place, {"city": "x"}),
         }
         name = list(calls)[index % 4]
@@ -176,15 +180,15 @@ def test_cancelled_keeps_its_rows_and_says_how_many(own, dsn, long):
         job = started["id"]
         ok(own.post(f"/imports/{job}/cancel"))
         let_go()
-        told = stream.until("error", timeout=20)[-1].payload
+        cancelled = stream.until("error", timeout=20)[-1].payload
     snapshot = own.until("CANCELLED", timeout=10)
-    there = customers(dsn)
-    assert 0 < there < ROWS
-    assert int(snapshot["rowsInserted"]) == there
+    count = customers(dsn)
+    assert 0 < count < ROWS
+    assert int(snapshot["rowsInserted"]) == count
     assert snapshot["disableSync"] is False
-    assert (told["jobId"], told["status"]) == (job, "CANCELLED")
-    assert "cancel" in told["error"].lower()
-    assert str(there) in told["error"].replace(",", "").replace(" ", "")
+    assert (cancelled["jobId"], cancelled["status"]) == (job, "CANCELLED")
+    assert "cancel" in cancelled["error"].lower()
+    assert str(count) in cancelled["error"].replace(",", "").replace(" ", "")
     for what in ("pause", "resume", "cancel"):
         failed(own.post(f"/imports/{job}/{what}"), 409)
     with psycopg.connect(dsn) as conn:
@@ -193,7 +197,7 @@ def test_cancelled_keeps_its_rows_and_says_how_many(own, dsn, long):
             " WHERE indrelid = 'customers'::regclass AND indisvalid),"
             " (SELECT sum(delta) FROM customer_totals)"
         ).fetchone()
-    assert left == (0, 3, there)
+    assert left == (0, 3, count)
     # The next one takes the same file from its start.
     own.sync(long)
     own.until("COMPLETED")
@@ -237,10 +241,10 @@ def test_rejects_are_paged_and_whole_as_a_file(api, files):
     total = page["pagination"]["totalItems"]
     assert total >= int(done["rowsSkipped"]) > 10
     assert len(page["data"]) == min(total, 100)
-    for one in page["data"]:
-        assert isinstance(one["code"], str)
-        assert isinstance(one["message"], str)
-        assert str(one["line"]).isdecimal()
+    for reject in page["data"]:
+        assert isinstance(reject["code"], str)
+        assert isinstance(reject["message"], str)
+        assert str(reject["line"]).isdecimal()
     second = ok(api.get(f"/imports/{job}/rejects", limit="10", page="2"))
     assert second["data"] == page["data"][10:20]
     failed(api.get(f"/imports/{job}/rejects", limit="101"), 400)

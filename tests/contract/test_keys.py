@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.customers import csv, someone
+from support.customers import csv, customer_body
 from support.envelope import failed, ok
 from support.waiting import in_parallel
 
@@ -27,7 +27,7 @@ def key(name: str) -> dict[str, str]:
 
 def test_each_key_does_what_its_scopes_say(keyed, files):
     body = {"filePath": str(csv(files / "keys.csv", 10))}
-    made = ok(keyed.post("/customers", someone(), **key("writes")), 201)
+    made = ok(keyed.post("/customers", customer_body(), **key("writes")), 201)
     place = f"/customers/{made['id']}"
     may = {
         "reads": (200, 403, 403, 403),

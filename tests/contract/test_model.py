@@ -42,7 +42,7 @@ class Customers(RuleBasedStateMachine):
         """Whether another live customer has it."""
         wanted = value.lower() if value and field == "email" else value
         return value is not None and any(
-            one is not but and one[field] == wanted for one in self.known
+            customer is not but and customer[field] == wanted for customer in self.known
         )
 
     @rule(email=EMAILS, identity=st.none() | IDENTITIES, city=TEXTS)
@@ -55,7 +55,7 @@ class Customers(RuleBasedStateMachine):
         made = ok(answer, 201)
         assert made["email"] == email.lower()
         assert identity in (None, made["customerId"])
-        assert all(made["id"] > one["id"] for one in self.known)
+        assert all(made["id"] > customer["id"] for customer in self.known)
         assert made["id"] not in self.gone
         self.known.append(made)
         self.tags[made["id"]] = answer.headers["etag"]
@@ -64,29 +64,29 @@ class Customers(RuleBasedStateMachine):
     def change(self, place, changes, is_stale):
         if place >= len(self.known):
             return
-        one = self.known[place]
-        tag = '"stale"' if is_stale else self.tags[one["id"]]
-        answer = self.api.patch(f"/customers/{one['id']}", changes, if_match=tag)
+        customer = self.known[place]
+        tag = '"stale"' if is_stale else self.tags[customer["id"]]
+        answer = self.api.patch(f"/customers/{customer['id']}", changes, if_match=tag)
         if is_stale:
             failed(answer, 412)
             return
-        if self.has("email", changes.get("email"), one):
+        if self.has("email", changes.get("email"), customer):
             failed(answer, 409)
             return
         if changes.get("email"):
             changes = changes | {"email": changes["email"].lower()}
         changed = ok(answer)
-        assert changed == one | changes | {"updatedAt": changed["updatedAt"]}
-        assert changed["updatedAt"] >= one["updatedAt"]
+        assert changed == customer | changes | {"updatedAt": changed["updatedAt"]}
+        assert changed["updatedAt"] >= customer["updatedAt"]
         self.known[place] = changed
-        self.tags[one["id"]] = answer.headers["etag"]
+        self.tags[customer["id"]] = answer.headers["etag"]
 
     @rule(place=PLACES)
     def delete(self, place):
         if place < len(self.known):
-            one = self.known.pop(place)
-            assert ok(self.api.delete(f"/customers/{one['id']}")) == {"id": one["id"]}
-            self.gone.append(one["id"])
+            customer = self.known.pop(place)
+            assert ok(self.api.delete(f"/customers/{customer['id']}")) == {"id": customer["id"]}
+            self.gone.append(customer["id"])
 
     @rule(place=PLACES)
     def ask_for_who_is_gone(self, place):
@@ -107,7 +107,9 @@ class Customers(RuleBasedStateMachine):
         value = email if field == "email" else identity
         wanted = value.lower() if field == "email" else value
         found = ok(self.api.get("/customers", **{field: value}))
-        assert found["data"] == [one for one in reversed(self.known) if one[field] == wanted]
+        assert found["data"] == [
+            customer for customer in reversed(self.known) if customer[field] == wanted
+        ]
         assert found["pagination"]["totalItems"] == len(found["data"])
 
     @invariant()

@@ -30,14 +30,14 @@ class Frontend:
         answer = self.http.request(
             method, path, content=None if body is None else json.dumps(body), params=params
         )
-        told = answer.json()
-        if "success" in told:
-            assert told["success"] is answer.is_success
+        body = answer.json()
+        if "success" in body:
+            assert body["success"] is answer.is_success
             if not answer.is_success:
-                raise Refused(told["statusCode"], told["error"]["code"], told["error"]["message"])
-            return told["data"]
+                raise Refused(body["statusCode"], body["error"]["code"], body["error"]["message"])
+            return body["data"]
         assert answer.is_success
-        return told
+        return body
 
 
 class Refused(Exception):
@@ -94,7 +94,7 @@ def test_a_page_of_customers(page):
     )
     assert set(made) >= OLD
     listed = page.call("GET", "/customers", params={"page": 1, "limit": 50})
-    assert [one["id"] for one in listed["data"]] == [made["id"]]
+    assert [customer["id"] for customer in listed["data"]] == [made["id"]]
     place = listed["pagination"]
     assert [
         place[name]
@@ -155,7 +155,7 @@ def test_a_page_that_watches_an_import(page, files):
     assert "progress" in seen
     after = page.call("GET", "/customers/progress", params={"totalRows": 20_000, "recentLimit": 5})
     assert (after["status"], after["percent"], after["rowsInserted"]) == ("COMPLETED", 100, "20000")
-    assert [set(one) >= OLD for one in after["recentCustomers"]] == [True] * 5
+    assert [set(customer) >= OLD for customer in after["recentCustomers"]] == [True] * 5
     listed = page.call("GET", "/customers", params={"page": 400, "limit": 50})
     assert len(listed["data"]) == 50
     assert listed["pagination"]["hasNext"] is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from support.customers import FIELDS, created
+from support.customers import FIELDS, create_customer
 from support.envelope import failed, ok
 
 NOT_DIGITS = [
@@ -27,12 +27,12 @@ TOO_LARGE = ["9223372036854775808", "18446744073709551616", "9" * 500]
 
 
 @pytest.fixture(scope="module")
-def crowd(api):
+def customers(api):
     """25 customers, oldest first; nobody else is in the list."""
-    return [created(api, city=f"City {number}") for number in range(25)]
+    return [create_customer(api, city=f"City {number}") for number in range(25)]
 
 
-def test_a_page_is_newest_first_with_its_place(api, crowd):
+def test_a_page_is_newest_first_with_its_place(api, customers):
     """
     > | call | status | notes |
     >
@@ -43,10 +43,10 @@ def test_a_page_is_newest_first_with_its_place(api, crowd):
     """
     page = ok(api.get("/customers", page="1", limit="50"))
     assert set(page) == {"data", "pagination"}
-    assert all(set(one) >= FIELDS for one in page["data"])
-    ids = [one["id"] for one in page["data"]]
+    assert all(set(customer) >= FIELDS for customer in page["data"])
+    ids = [customer["id"] for customer in page["data"]]
     assert ids == sorted(ids, reverse=True)
-    assert ids[:25] == [one["id"] for one in reversed(crowd)]
+    assert ids[:25] == [customer["id"] for customer in reversed(customers)]
     place = page["pagination"]
     assert set(place) >= {
         *("currentPage", "totalPages", "totalItems", "itemsPerPage", "hasNext", "hasPrev")
@@ -57,25 +57,27 @@ def test_a_page_is_newest_first_with_its_place(api, crowd):
     assert place["totalPages"] == 1
 
 
-def test_defaults(api, crowd):
+def test_defaults(api, customers):
     """
     > defaults page 1, limit 10;
     """
     page = ok(api.get("/customers"))
-    assert [one["id"] for one in page["data"]] == [one["id"] for one in crowd[:-11:-1]]
+    assert [customer["id"] for customer in page["data"]] == [
+        customer["id"] for customer in customers[:-11:-1]
+    ]
     place = page["pagination"]
     assert (place["currentPage"], place["itemsPerPage"], place["totalPages"]) == (1, 10, 3)
     assert (place["hasNext"], place["hasPrev"]) == (True, False)
     assert page == ok(api.get("/customers", page="1", limit="10"))
 
 
-def test_pages_hold_everybody_once(api, crowd):
+def test_pages_hold_everybody_once(api, customers):
     for limit in (1, 7, 25, 100):
         seen, number = [], 1
         while True:
             page = ok(api.get("/customers", page=str(number), limit=str(limit)))
             place = page["pagination"]
-            seen += [one["id"] for one in page["data"]]
+            seen += [customer["id"] for customer in page["data"]]
             assert place["totalItems"] == 25
             assert place["totalPages"] == -(-25 // limit)
             assert place["hasPrev"] is (number > 1)
@@ -83,10 +85,10 @@ def test_pages_hold_everybody_once(api, crowd):
             if not place["hasNext"]:
                 break
             number += 1
-        assert seen == [one["id"] for one in reversed(crowd)]
+        assert seen == [customer["id"] for customer in reversed(customers)]
 
 
-def test_a_page_behind_the_last_is_empty(api, crowd):
+def test_a_page_behind_the_last_is_empty(api, customers):
     for number in ("4", "1000", "9007199254740993"):
         page = ok(api.get("/customers", page=number))
         assert page["data"] == []
@@ -103,7 +105,7 @@ def test_page_and_limit_are_whole_numbers_from_one(api, value):
     assert failed(api.get("/customers", limit=value), 400)["details"][0]["field"] == "limit"
 
 
-def test_limit_from_both_sides(api, crowd):
+def test_limit_from_both_sides(api, customers):
     for limit in (1, 100):
         assert ok(api.get("/customers", limit=str(limit)))["pagination"]["itemsPerPage"] == limit
     failed(api.get("/customers", limit="101"), 400)
@@ -113,12 +115,12 @@ def test_limit_from_both_sides(api, crowd):
         assert answer.status_code in (200, 400)
 
 
-def test_totals_follow_creates_and_deletes(api, crowd):
+def test_totals_follow_creates_and_deletes(api, customers):
     def total():
         return ok(api.get("/customers", limit="1"))["pagination"]["totalItems"]
 
     assert total() == 25
-    made = created(api)
+    made = create_customer(api)
     assert total() == 26
     ok(api.delete(f"/customers/{made['id']}"))
     assert total() == 25
@@ -126,47 +128,47 @@ def test_totals_follow_creates_and_deletes(api, crowd):
     assert total() == 25
 
 
-def test_cursors_hold_everybody_once(api, crowd):
+def test_cursors_hold_everybody_once(api, customers):
     seen = []
     page = ok(api.get("/customers", limit="4"))
     while True:
-        seen += [one["id"] for one in page["data"]]
+        seen += [customer["id"] for customer in page["data"]]
         cursor = page["pagination"]["nextCursor"]
         if cursor is None:
             break
         page = ok(api.get("/customers", limit="4", after=str(cursor)))
-    assert seen == [one["id"] for one in reversed(crowd)]
+    assert seen == [customer["id"] for customer in reversed(customers)]
     assert ok(api.get("/customers", after="0"))["data"] == []
     for wrong in ("x", "-1", "9" * 30, "1.0"):
         failed(api.get("/customers", after=wrong), 400)
 
 
-def test_a_cursor_is_not_moved_by_who_comes_in(api, crowd):
+def test_a_cursor_is_not_moved_by_who_comes_in(api, customers):
     first = ok(api.get("/customers", limit="5"))
-    late = created(api)
+    late = create_customer(api)
     second = ok(api.get("/customers", limit="5", after=str(first["pagination"]["nextCursor"])))
-    ids = [one["id"] for one in first["data"] + second["data"]]
-    assert ids == [one["id"] for one in crowd[:-11:-1]]
+    ids = [customer["id"] for customer in first["data"] + second["data"]]
+    assert ids == [customer["id"] for customer in customers[:-11:-1]]
     ok(api.delete(f"/customers/{late['id']}"))
 
 
-def test_filters_are_exact(api, crowd):
-    one = crowd[7]
+def test_filters_are_exact(api, customers):
+    customer = customers[7]
     for name in ("customerId", "email"):
-        page = ok(api.get("/customers", **{name: one[name]}))
-        assert page["data"] == [one]
+        page = ok(api.get("/customers", **{name: customer[name]}))
+        assert page["data"] == [customer]
         assert page["pagination"]["totalItems"] == 1
         assert page["pagination"]["hasNext"] is False
-        for other in (one[name][:-1], one[name] + "x", "%", f"_{one[name][1:]}"):
+        for other in (customer[name][:-1], customer[name] + "x", "%", f"_{customer[name][1:]}"):
             assert ok(api.get("/customers", **{name: other}))["data"] == []
-    both = ok(api.get("/customers", email=one["email"], customerId=crowd[8]["customerId"]))
+    both = ok(api.get("/customers", email=customer["email"], customerId=customers[8]["customerId"]))
     assert both["data"] == []
     assert both["pagination"]["totalItems"] == 0
     failed(api.get("/customers", email="a\0b"), 400)
     failed(api.get("/customers", customerId="\0"), 400)
 
 
-def test_several_customers_of_a_file_may_share_an_e_mail(api, crowd, shared_dsn):
+def test_several_customers_of_a_file_may_share_an_e_mail(api, customers, shared_dsn):
     """A file may bring one address twice: the filter shows both, newest first, page by page."""
     with psycopg.connect(shared_dsn, autocommit=True) as conn:
         conn.execute(
@@ -176,24 +178,24 @@ def test_several_customers_of_a_file_may_share_an_e_mail(api, crowd, shared_dsn)
         conn.execute("INSERT INTO customer_totals SELECT max(id) >> 13, 3 FROM customers")
         try:
             page = ok(api.get("/customers", email="shared@example.com", limit="2"))
-            assert [one["customerId"] for one in page["data"]] == ["shared-3", "shared-2"]
+            assert [customer["customerId"] for customer in page["data"]] == ["shared-3", "shared-2"]
             assert page["pagination"]["totalItems"] == 3
             assert page["pagination"]["hasNext"] is True
             page = ok(api.get("/customers", email="shared@example.com", limit="2", page="2"))
-            assert [one["customerId"] for one in page["data"]] == ["shared-1"]
+            assert [customer["customerId"] for customer in page["data"]] == ["shared-1"]
         finally:
             conn.execute("DELETE FROM customers WHERE email = 'shared@example.com'")
             conn.execute("INSERT INTO customer_totals SELECT max(id) >> 13, -3 FROM customers")
 
 
-def test_an_id_that_nobody_has_is_not_found(api, crowd):
+def test_an_id_that_nobody_has_is_not_found(api, customers):
     """
     > `GET /customers/{id}`
     > 200 / 404
     """
-    assert ok(api.get(f"/customers/{crowd[0]['id']}")) == crowd[0]
+    assert ok(api.get(f"/customers/{customers[0]['id']}")) == customers[0]
     # Leading zeros make no other number.
-    assert ok(api.get(f"/customers/000{crowd[0]['id']}")) == crowd[0]
+    assert ok(api.get(f"/customers/000{customers[0]['id']}")) == customers[0]
     for nobody in ("0", "9223372036854775807", "999999999"):
         failed(api.get(f"/customers/{nobody}"), 404)
         failed(api.patch(f"/customers/{nobody}", {"city": "x"}), 404)
@@ -210,7 +212,7 @@ def test_what_is_no_id(api, wrong):
     failed(api.delete(f"/customers/{wrong}"), 400)
 
 
-def test_an_id_beyond_53_bits_keeps_its_digits(api, crowd, shared_dsn):
+def test_an_id_beyond_53_bits_keeps_its_digits(api, customers, shared_dsn):
     large = 9007199254740993
     with psycopg.connect(shared_dsn, autocommit=True) as conn:
         conn.execute(

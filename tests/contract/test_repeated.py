@@ -5,13 +5,13 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from support.customers import someone
+from support.customers import customer_body
 from support.envelope import failed, ok
 from support.waiting import in_parallel
 
 
 def test_the_same_key_gives_the_first_result_again(api, shared_dsn):
-    body = someone(city="Once")
+    body = customer_body(city="Once")
     first = ok(api.post("/customers", body, idempotency_key="key-1"), 201)
     assert ok(api.post("/customers", body, idempotency_key="key-1"), 201)["id"] == first["id"]
     failed(api.post("/customers", body | {"city": "Twice"}, idempotency_key="key-1"), 409)
@@ -28,7 +28,7 @@ def test_the_same_key_gives_the_first_result_again(api, shared_dsn):
 
 
 def test_the_same_key_at_once_creates_once(api):
-    body = someone()
+    body = customer_body()
     answers = in_parallel(8, lambda _: api.post("/customers", body, idempotency_key="key-race"))
     # Whoever comes while the first one is being made may be told to wait.
     assert {answer.status_code for answer in answers} <= {201, 409}
@@ -38,17 +38,17 @@ def test_the_same_key_at_once_creates_once(api):
 
 
 def test_a_key_expires_after_a_day(api, shared_dsn):
-    body = someone()
+    body = customer_body()
     first = ok(api.post("/customers", body, idempotency_key="key-old"), 201)
     with psycopg.connect(shared_dsn, autocommit=True) as conn:
         conn.execute("UPDATE idempotency_keys SET created_at = created_at - interval '25 hours'")
-    other = someone()
+    other = customer_body()
     second = ok(api.post("/customers", other, idempotency_key="key-old"), 201)
     assert second["id"] != first["id"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 5000, "ä", "a b"])
 def test_an_odd_key_is_refused_or_works(api, key):
-    body = someone()
+    body = customer_body()
     answer = api.http.post("/customers", json=body, headers={"idempotency-key": key.encode()})
     assert answer.status_code in (201, 400)

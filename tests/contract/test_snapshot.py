@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 
-from support.customers import FIELDS, created, csv
+from support.customers import FIELDS, create_customer, csv
 from support.databases import command, environment
 from support.envelope import TIME, failed, ok
 from support.waiting import held, held_midway, wait_until
@@ -37,7 +37,7 @@ def is_whole(snapshot) -> bool:
     for name in ("startedAt", "updatedAt", "completedAt"):
         assert snapshot[name] is None or TIME.fullmatch(snapshot[name]), name
     assert snapshot["disableSync"] is (snapshot["status"] == "RUNNING")
-    assert all(set(one) >= FIELDS for one in snapshot["recentCustomers"])
+    assert all(set(customer) >= FIELDS for customer in snapshot["recentCustomers"])
     return True
 
 
@@ -47,7 +47,7 @@ def test_before_the_first_job(serve, dsn):
     > first job), `status` (`"idle"` before the first job, then
     """
     api = serve(DATABASE_URL=dsn)
-    created(api)
+    create_customer(api)
     snapshot = api.progress()
     assert is_whole(snapshot)
     assert (snapshot["jobId"], snapshot["status"]) == (None, "idle")
@@ -141,18 +141,18 @@ def test_recent_customers_are_the_last_that_were_written(api, files, shared_dsn)
     api.until("COMPLETED")
     recent = api.progress()["recentCustomers"]
     assert len(recent) == 20
-    assert all(ok(api.get(f"/customers/{one['id']}")) == one for one in recent)
-    order = [(one["updatedAt"], one["id"]) for one in recent]
+    assert all(ok(api.get(f"/customers/{customer['id']}")) == customer for customer in recent)
+    order = [(customer["updatedAt"], customer["id"]) for customer in recent]
     assert order == sorted(order, reverse=True)
     for limit in (1, 7, 20):
         assert api.progress(recentLimit=str(limit))["recentCustomers"] == recent[:limit]
     assert len(api.progress(recentLimit="200")["recentCustomers"]) >= 20
     for wrong in ("0", "201", "-1", "x", "1.5", "", "9" * 40):
         error = failed(api.get("/customers/progress", recentLimit=wrong), 400)
-        assert [one["field"] for one in error["details"]] == ["recentLimit"]
+        assert [detail["field"] for detail in error["details"]] == ["recentLimit"]
     for wrong in ("0", "-1", "x", "1.5", "", "9" * 40):
         error = failed(api.get("/customers/progress", totalRows=wrong), 400)
-        assert [one["field"] for one in error["details"]] == ["totalRows"]
+        assert [detail["field"] for detail in error["details"]] == ["totalRows"]
     # Who was deleted is not shown.
     ok(api.delete(f"/customers/{recent[0]['id']}"))
     assert recent[0] not in api.progress()["recentCustomers"]
@@ -177,7 +177,7 @@ def test_recent_customers_of_a_night_that_changed_some(api, files, shared_dsn):
         }
     assert 0 < len(written) < 100
     assert done["recentCustomers"]
-    assert {one["id"] for one in done["recentCustomers"]} <= written
+    assert {customer["id"] for customer in done["recentCustomers"]} <= written
 
 
 def test_a_failed_one_says_why(serve, dsn, files):
@@ -193,12 +193,12 @@ def test_a_failed_one_says_why(serve, dsn, files):
         file.write(b"#")
     with api.stream() as stream:
         ok(api.post(f"/imports/{started['id']}/resume"))
-        told = stream.until("error")[-1].payload
+        message = stream.until("error")[-1].payload
     failed_one = api.until("FAILED")
     assert is_whole(failed_one)
     assert "file changed between byte" in failed_one["error"]
-    assert told["error"] == failed_one["error"]
-    assert told["jobId"] == started["id"]
+    assert message["error"] == failed_one["error"]
+    assert message["jobId"] == started["id"]
     assert failed_one["disableSync"] is False
     assert failed_one["percent"] < 100
     assert int(failed_one["rowsInserted"]) > 0
@@ -215,12 +215,12 @@ def test_percent_never_goes_back(serve, dsn, files):
     while not seen or seen[-1]["status"] != "COMPLETED":
         seen.append(api.progress())
     for name in ("percent", "updatedAt"):
-        values = [one[name] for one in seen]
+        values = [snapshot[name] for snapshot in seen]
         assert values == sorted(values), name
     # Two clocks: the database's while it runs, the runner's when it is over.
-    clock = [one["elapsedSec"] for one in seen]
+    clock = [snapshot["elapsedSec"] for snapshot in seen]
     assert all(later >= earlier - 0.05 for earlier, later in itertools.pairwise(clock))
     for name in COUNTERS:
-        values = [int(one[name]) for one in seen]
+        values = [int(snapshot[name]) for snapshot in seen]
         assert values == sorted(values), name
-    assert len({one["percent"] for one in seen}) > 3
+    assert len({snapshot["percent"] for snapshot in seen}) > 3

@@ -69,8 +69,8 @@ def test_the_form_of_the_bytes(own, path):
         assert message.id
         assert "\0" not in message.id
         assert isinstance(message.payload["type"], str)
-    assert {one.kind for one in seen} == {"snapshot", "progress", "done", "heartbeat"}
-    ids = [one.id for one in seen]
+    assert {message.kind for message in seen} == {"snapshot", "progress", "done", "heartbeat"}
+    ids = [message.id for message in seen]
     assert len(set(ids)) == len(ids)
 
 
@@ -121,7 +121,7 @@ def test_progress_while_it_runs(own, path):
         stream.message()
         job = own.sync(path, progressUpdateEveryMs=200)
         seen = stream.until("done")
-    steps = [one.payload for one in seen if one.kind == "progress"]
+    steps = [message.payload for message in seen if message.kind == "progress"]
     assert len(steps) > 2
     for step in steps:
         assert set(step) >= PROGRESS | SNAPSHOT
@@ -138,7 +138,7 @@ def test_progress_while_it_runs(own, path):
 
 
 def test_progress_comes_as_often_as_was_asked_for(own, path):
-    """Every 200 ms is asked for: not every batch is told, and no second goes by in silence."""
+    """Every 200 ms is asked for: not every batch is sent, and no second goes by in silence."""
     times = []
     with own.stream() as stream:
         stream.message()
@@ -149,8 +149,10 @@ def test_progress_comes_as_often_as_was_asked_for(own, path):
                 times.append((time.monotonic(), message.payload["rowsProcessed"]))
             if message.kind == "done":
                 break
-    told = [at for (at, rows), (_, before) in zip(times[1:], times, strict=False) if rows != before]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(told)]
+    changes = [
+        at for (at, rows), (_, before) in zip(times[1:], times, strict=False) if rows != before
+    ]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(changes)]
     assert all(gap > 0.5 for gap in gaps), gaps
 
 
@@ -168,8 +170,8 @@ def test_done_once_to_every_open_stream(own, path, dsn):
         seen = stream.until("done", "error")
         # Long enough for a second one.
         seen += stream.quiet(0.3)
-        ends = [one for one in seen if one.kind in ("done", "error")]
-        assert [one.kind for one in ends] == ["done"]
+        ends = [message for message in seen if message.kind in ("done", "error")]
+        assert [message.kind for message in ends] == ["done"]
         done = ends[0].payload
         assert done["jobId"] == job["id"]
         assert done["rowsProcessed"] == str(ROWS)
@@ -177,7 +179,7 @@ def test_done_once_to_every_open_stream(own, path, dsn):
         assert done["percent"] == 100
         # Nothing of the job comes behind its end.
         behind = seen[seen.index(ends[0]) + 1 :]
-        assert {one.kind for one in behind} <= {"heartbeat"}
+        assert {message.kind for message in behind} <= {"heartbeat"}
         stream.close()
 
 
@@ -195,13 +197,15 @@ def test_error_on_failure(own, dsn, files):
         path.write_bytes(path.read_bytes()[:5000])
         ok(own.post(f"/imports/{started['id']}/resume"))
         seen = stream.until("error", "done") + stream.quiet(0.3)
-    ends = [one.payload for one in seen if one.kind in ("done", "error")]
-    assert [one["type"] for one in ends] == ["error"]
+    ends = [message.payload for message in seen if message.kind in ("done", "error")]
+    assert [message["type"] for message in ends] == ["error"]
     assert isinstance(ends[0]["error"], str)
     assert ends[0]["error"]
     assert (ends[0]["jobId"], ends[0]["status"]) == (started["id"], "FAILED")
     # A pause is no end.
-    assert any(one.kind == "progress" and one.payload["status"] == "PAUSED" for one in seen)
+    assert any(
+        message.kind == "progress" and message.payload["status"] == "PAUSED" for message in seen
+    )
 
 
 def test_whichever_process_ran_it(serve, dsn, files, tmp_path):
@@ -210,10 +214,10 @@ def test_whichever_process_ran_it(serve, dsn, files, tmp_path):
     """
     path = csv(files / "elsewhere.csv", 3000, seed=3)
     settings = {"DATABASE_URL": dsn, "IMPORT_ROOTS": files}
-    one, other = serve(**settings), serve(**settings)
-    with one.stream() as here, other.stream() as there:
-        job = one.sync(path)["id"]
-        for stream in (here, there):
+    first, second = serve(**settings), serve(**settings)
+    with first.stream() as of_first, second.stream() as of_second:
+        job = first.sync(path)["id"]
+        for stream in (of_first, of_second):
             assert stream.until("done")[-1].payload["jobId"] == job
         process = subprocess.run(
             command("import", str(csv(files / "elsewhere-2.csv", 3000, seed=4)), "--json"),
@@ -223,7 +227,7 @@ def test_whichever_process_ran_it(serve, dsn, files, tmp_path):
             check=False,
         )
         assert process.returncode == 0, process.stderr
-        for stream in (here, there):
+        for stream in (of_first, of_second):
             seen = stream.until("done") + stream.quiet(0.3)
             ends = [m.payload["jobId"] for m in seen if m.kind == "done"]
             assert ends == [str(int(job) + 1)]

@@ -97,7 +97,7 @@ def test_each_number_from_both_sides(api, path, shared_dsn, name):
     for value in wrong:
         body = {"filePath": str(path), name: value}
         error = failed(api.post("/customers/sync", body), 400)
-        assert [one["field"] for one in error["details"]] == [name], value
+        assert [detail["field"] for detail in error["details"]] == [name], value
     assert jobs(shared_dsn) == before
     for value in {low, high, 10_000 if name == "batchSize" else high}:
         job = api.sync(path, **{name: value})
@@ -111,7 +111,7 @@ def test_a_path_has_1_to_2048_characters(api, size):
     > (1..2048 characters;
     """
     error = failed(api.post("/customers/sync", {"filePath": "x" * size}), 400)
-    assert [one["field"] for one in error["details"]] == ["filePath"]
+    assert [detail["field"] for detail in error["details"]] == ["filePath"]
 
 
 def test_the_longest_path_is_opened(api, files):
@@ -203,8 +203,8 @@ def test_what_cannot_be_opened_makes_no_job(api, files, shared_dsn, tmp_path):
         *("x" * 300, "é" * 2048, "\u202e.csv", "/".join("x" * 1000), " ", "\n"),
         *(files / "empty.csv", files / "no-customers.csv"),
     ]
-    for one in wrong:
-        error = failed(api.post("/customers/sync", {"filePath": str(one)}), 400)
+    for path in wrong:
+        error = failed(api.post("/customers/sync", {"filePath": str(path)}), 400)
         assert "/etc" not in error["message"]
     # No CSV_PATH: no path at all.
     failed(api.post("/customers/sync", {}), 400)
@@ -224,22 +224,22 @@ def test_what_is_outside_exists_or_not_all_the_same(api, files, tmp_path):
     (files / "to-nothing.csv").symlink_to(secret / "nothing.csv")
     (files / "to-folder").symlink_to(secret)
 
-    def told(path):
+    def refusal(path):
         error = failed(api.post("/customers/sync", {"filePath": str(path)}), 400)
         return error["message"].replace(str(path), "PATH"), str(error["details"]).replace(
             str(path), "PATH"
         )
 
     outside = {
-        told(path)
+        refusal(path)
         for path in (
             *(there, secret / "nothing.csv", secret, secret / "a" / "b.csv", "/etc/shadow"),
             *("/etc/nothing", "/proc/1/environ", "/proc/1/nothing", "/root/.ssh/id_rsa"),
         )
     }
     assert len(outside) == 1, outside
-    links = {told(files / name) for name in ("to-there.csv", "to-nothing.csv")}
-    links |= {told(files / "to-folder" / name) for name in ("customers.csv", "nothing.csv")}
+    links = {refusal(files / name) for name in ("to-there.csv", "to-nothing.csv")}
+    links |= {refusal(files / "to-folder" / name) for name in ("customers.csv", "nothing.csv")}
     assert len(links) == 1, links
 
 

@@ -26,18 +26,18 @@ def examples() -> list[tuple[str, str]]:
     return found
 
 
-def is_like(told: object, written: object) -> bool:
+def is_like(answer: object, written: object) -> bool:
     """Equal, where "..." stands for anything, and as a name for more of the kind."""
     if written == "...":
         return True
-    if isinstance(written, dict) and isinstance(told, dict):
+    if isinstance(written, dict) and isinstance(answer, dict):
         names = set(written) - {"..."}
-        return (names <= set(told) if "..." in written else names == set(told)) and all(
-            is_like(told[name], written[name]) for name in names
+        return (names <= set(answer) if "..." in written else names == set(answer)) and all(
+            is_like(answer[name], written[name]) for name in names
         )
-    if isinstance(written, list) and isinstance(told, list):
-        return len(told) == len(written) and all(map(is_like, told, written))
-    return told == written
+    if isinstance(written, list) and isinstance(answer, list):
+        return len(answer) == len(written) and all(map(is_like, answer, written))
+    return answer == written
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
@@ -55,9 +55,9 @@ def test_the_examples_of_the_page_are_true(dsn, tmp_path):
                 timeout=60,
                 check=False,
             )
-            told = done.stdout.strip()
-            if told != written:
-                assert is_like(json.loads(told), json.loads(written)), f"{command}\n{told}"
+            answer = done.stdout.strip()
+            if answer != written:
+                assert is_like(json.loads(answer), json.loads(written)), f"{command}\n{answer}"
 
 
 def test_the_page_knows_every_code_and_every_call(api):

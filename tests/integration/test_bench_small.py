@@ -108,11 +108,11 @@ def test_two_benchmarks_at_once_are_refused(place: Place) -> None:
 def test_the_command_prints_one_object_with_every_run(run: Run, home: Path) -> None:
     done = run("bench", "first-load", "--rows", "500", "--runs", "2", "--json", CP_HOME=home)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [one["engine"] for one in told["runs"]] == [ours.NAME, plain_sql.NAME] * 2
-    assert told["figures"][0]["bound"] == first_load.BOUND
-    assert told["machine"]["cores"]
-    assert told["machine"]["settings"]["wal_level"]
+    report = json.loads(done.stdout)
+    assert [run["engine"] for run in report["runs"]] == [ours.NAME, plain_sql.NAME] * 2
+    assert report["figures"][0]["bound"] == first_load.BOUND
+    assert report["machine"]["cores"]
+    assert report["machine"]["settings"]["wal_level"]
     assert not (home / "bench").exists()
 
 

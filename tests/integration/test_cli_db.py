@@ -101,7 +101,7 @@ def test_error_is_two_lines_and_exit_1(run: Run, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "kind"),
+    ("error", "kind"),
     [
         (psycopg.OperationalError("server closed the connection"), DatabaseLost),
         (psycopg.errors.AdminShutdown("terminating connection"), DatabaseLost),
@@ -111,8 +111,8 @@ def test_error_is_two_lines_and_exit_1(run: Run, home: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
-def test_trouble_of_the_database_is_no_traceback(wrong: Exception, kind: type) -> None:
-    assert type(_of_the_database(wrong)) is kind
+def test_trouble_of_the_database_is_no_traceback(error: Exception, kind: type) -> None:
+    assert type(_of_the_database(error)) is kind
 
 
 def test_wrong_usage_is_exit_2(run: Run) -> None:

@@ -83,12 +83,12 @@ def test_all_in_is_exit_0_and_a_summary_on_stdout(run: Run, dsn: str, good: Path
 
 
 def test_json_is_one_object_with_every_figure(run: Run, dsn: str, good: Path) -> None:
-    told = answer(run("import", good, "--json", DATABASE_URL=dsn))
-    assert told.keys() >= FIGURES
-    assert (told["jobId"], told["status"], told["rowsInserted"]) == (1, "COMPLETED", 2)
-    assert told["mapping"][0] == {"header": "Customer Id", "field": "customerId"}
-    assert told["unmapped"] == ["Colour"]
-    assert told["bytesRead"] == good.stat().st_size
+    result = answer(run("import", good, "--json", DATABASE_URL=dsn))
+    assert result.keys() >= FIGURES
+    assert (result["jobId"], result["status"], result["rowsInserted"]) == (1, "COMPLETED", 2)
+    assert result["mapping"][0] == {"header": "Customer Id", "field": "customerId"}
+    assert result["unmapped"] == ["Colour"]
+    assert result["bytesRead"] == good.stat().st_size
     again = answer(run("import", good, "--json", DATABASE_URL=dsn))
     assert (again["jobId"], again["rowsInserted"], again["rowsUnchanged"]) == (2, 0, 2)
 
@@ -229,8 +229,8 @@ def test_options_reach_the_import(
     options = ["--map", "Nr=customerId", "--map", "a=b=email", "--map", "seit=subscription_date"]
     options += ["--map", "City=", "--map", "Stadt=city", "--delimiter", "semicolon"]
     options += ["--date-order", "dmy", "--source", "erp", "--lanes", "1", "--batch-rows", "100"]
-    told = answer(run("import", path, *options, "--json", DATABASE_URL=dsn))
-    assert (told["source"], told["unmapped"]) == ("erp", ["City"])
+    result = answer(run("import", path, *options, "--json", DATABASE_URL=dsn))
+    assert (result["source"], result["unmapped"]) == ("erp", ["City"])
     row = database.execute(
         "SELECT customer_id, email, subscription_date::text, city FROM customers"
     ).fetchone()
@@ -248,8 +248,8 @@ def test_dry_run_counts_and_writes_nothing(
     done = run("import", dirty, "--dry-run", DATABASE_URL=dsn)
     assert done.returncode == 3
     assert "nothing was written" in done.stdout
-    told = answer(run("import", dirty, "--dry-run", "--json", DATABASE_URL=dsn))
-    assert (told["jobId"], told["isDryRun"], told["rowsInserted"]) == (None, True, 3)
+    result = answer(run("import", dirty, "--dry-run", "--json", DATABASE_URL=dsn))
+    assert (result["jobId"], result["isDryRun"], result["rowsInserted"]) == (None, True, 3)
     assert database.execute("SELECT count(*) FROM imports").fetchone() == (0,)
 
 
@@ -329,8 +329,8 @@ def test_signal_stops_at_a_batch_border_and_the_next_import_goes_on(
     assert f"Import 1: {status} (scanning)" in shown
     assert f"To go on: customer-panel import {large}" in shown
 
-    rehearsed = run("import", large, "--dry-run", DATABASE_URL=dsn).stdout
-    assert "Note: import 1 of this file is not finished" in rehearsed
+    dry_run = run("import", large, "--dry-run", DATABASE_URL=dsn).stdout
+    assert "Note: import 1 of this file is not finished" in dry_run
 
     other = large.with_name("other.csv")
     other.write_text(GOOD)
@@ -342,9 +342,9 @@ def test_signal_stops_at_a_batch_border_and_the_next_import_goes_on(
     done = run("import", large, "--json", DATABASE_URL=dsn)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "going on with import 1, which was interrupted\n"
-    told = answer(done)
-    assert (told["jobId"], told["isResumed"]) == (1, True)
-    assert told["rowsInserted"] == told["rowsProcessed"] == ROWS
+    result = answer(done)
+    assert (result["jobId"], result["isResumed"]) == (1, True)
+    assert result["rowsInserted"] == result["rowsProcessed"] == ROWS
 
 
 def test_restart_gives_the_interrupted_import_up(run: Run, dsn: str, large: Path) -> None:

@@ -29,17 +29,17 @@ from support.store import (
     BY_RANGE,
     LIVE,
     TOTAL,
-    asked,
     create,
     delete,
+    fetch_one,
     fill,
     lock_waits,
-    one,
     outcomes,
     page,
     shown,
     terminate,
     update,
+    with_pool,
 )
 from support.waiting import wait_until
 
@@ -58,18 +58,18 @@ def test_of_many_with_one_address_one_is_created(any_dsn, database):
     async def race(pool: Pool) -> list[Any]:
         return await outcomes([create(pool, email=letters[i % 4]) for i in range(24)])
 
-    got = asked(any_dsn, race)
+    got = with_pool(any_dsn, race)
     assert got.count("email") == 23
-    assert one(database, LIVE) == one(database, TOTAL) == 1
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == 1
 
 
 def test_of_many_with_one_identity_one_is_created(any_dsn, database):
     async def race(pool: Pool) -> list[Any]:
         return await outcomes([create(pool, customer_id="One") for _ in range(24)])
 
-    got = asked(any_dsn, race)
+    got = with_pool(any_dsn, race)
     assert got.count("customerId") == 23
-    assert one(database, LIVE) == one(database, TOTAL) == 1
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == 1
 
 
 def test_of_many_that_change_to_one_address_one_succeeds(any_dsn):
@@ -77,7 +77,7 @@ def test_of_many_that_change_to_one_address_one_succeeds(any_dsn):
         made = [await create(pool, email=f"{i}@example.com") for i in range(12)]
         return await outcomes([update(pool, row[0], email="Wanted@example.com") for row in made])
 
-    assert asked(any_dsn, race).count("email") == 11
+    assert with_pool(any_dsn, race).count("email") == 11
 
 
 def test_creates_and_changes_crosswise_do_not_wait_in_a_circle(dsn):
@@ -96,7 +96,7 @@ def test_creates_and_changes_crosswise_do_not_wait_in_a_circle(dsn):
             ]
         return await outcomes(attempts)
 
-    assert set(asked(dsn, race)) == {"email"}
+    assert set(with_pool(dsn, race)) == {"email"}
 
 
 def test_an_import_that_commits_the_identity_first_makes_it_a_conflict(dsn, database):
@@ -114,7 +114,7 @@ def test_an_import_that_commits_the_identity_first_makes_it_a_conflict(dsn, data
             await made
         return taken.value.field
 
-    assert asked(dsn, race) == "customerId"
+    assert with_pool(dsn, race) == "customerId"
 
 
 def test_what_is_deleted_can_be_created_again(any_dsn, database):
@@ -126,12 +126,12 @@ def test_what_is_deleted_can_be_created_again(any_dsn, database):
         second = await create(pool, customer_id="One", email="one@example.com", phone1="1")
         return first, second
 
-    first, second = asked(any_dsn, again)
+    first, second = with_pool(any_dsn, again)
     assert second[0] > first[0]
     assert (shown(second).city, shown(second).phone1) == (None, "1")
-    assert one(database, LIVE) == one(database, TOTAL) == 1
-    assert one(database, BY_RANGE) == 0
-    assert one(database, "SELECT count(*) FROM customers") == 1
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == 1
+    assert fetch_one(database, BY_RANGE) == 0
+    assert fetch_one(database, "SELECT count(*) FROM customers") == 1
 
 
 def test_of_many_that_revive_one_does(any_dsn, database):
@@ -139,8 +139,8 @@ def test_of_many_that_revive_one_does(any_dsn, database):
         await delete(pool, (await create(pool, customer_id="One"))[0])
         return await outcomes([create(pool, customer_id="One") for _ in range(12)])
 
-    assert asked(any_dsn, race).count("customerId") == 11
-    assert one(database, LIVE) == one(database, TOTAL) == 1
+    assert with_pool(any_dsn, race).count("customerId") == 11
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == 1
 
 
 def test_an_import_keeps_what_was_filled_when_a_deleted_customer_came_back(dsn, database, tmp_path):
@@ -149,21 +149,23 @@ def test_an_import_keeps_what_was_filled_when_a_deleted_customer_came_back(dsn, 
     run_import(file, dsn)
 
     async def again(pool: Pool) -> None:
-        await delete(pool, one(database, "SELECT id FROM customers"))
+        await delete(pool, fetch_one(database, "SELECT id FROM customers"))
         await create(
             pool, customer_id="One", first_name="Grace", email="g@example.com", city="Oslo"
         )
 
-    asked(dsn, again)
+    with_pool(dsn, again)
     file.write_text("Customer Id,First Name,City,Country\nOne,Adele,Bern,Italy\n")
     run_import(file, dsn)
-    assert one(database, "SELECT first_name, city, email, deleted_at IS NULL FROM customers") == (
+    assert fetch_one(
+        database, "SELECT first_name, city, email, deleted_at IS NULL FROM customers"
+    ) == (
         "Grace",
         "Oslo",
         "g@example.com",
         True,
     )
-    assert one(database, LIVE) == one(database, TOTAL) == 1
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == 1
 
 
 def test_a_create_leaves_nothing_when_it_is_refused(dsn, database):
@@ -172,8 +174,8 @@ def test_a_create_leaves_nothing_when_it_is_refused(dsn, database):
         with pytest.raises(ValueTaken):
             await create(pool, email="A@example.com", customer_id="Two")
 
-    asked(dsn, refused)
-    assert one(database, "SELECT count(*) FROM customers") == one(database, TOTAL) == 1
+    with_pool(dsn, refused)
+    assert fetch_one(database, "SELECT count(*) FROM customers") == fetch_one(database, TOTAL) == 1
 
 
 # -- changing --------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ def test_a_change_is_an_edit_with_its_history(dsn, database):
         changed = await update(pool, made[0], city="Oslo", first_name=None, email=None)
         return made, changed
 
-    made, changed = asked(dsn, change)
+    made, changed = with_pool(dsn, change)
     assert (shown(changed).city, shown(changed).first_name, shown(changed).email) == (
         *("Oslo", None),
         None,
@@ -196,8 +198,11 @@ def test_a_change_is_an_edit_with_its_history(dsn, database):
     assert shown(changed).updated_at > shown(made).updated_at
     assert shown(changed).created_at == shown(made).created_at
     bits = sum(1 << i for i, c in enumerate(COLUMNS) if c.name in ("city", "first_name", "email"))
-    assert one(database, "SELECT edited_fields FROM customers") == bits
-    assert one(database, "SELECT fields, old_values[5] FROM customer_history") == (bits, "Rome")
+    assert fetch_one(database, "SELECT edited_fields FROM customers") == bits
+    assert fetch_one(database, "SELECT fields, old_values[5] FROM customer_history") == (
+        bits,
+        "Rome",
+    )
 
 
 def test_the_time_moves_with_every_change(dsn):
@@ -209,7 +214,7 @@ def test_the_time_moves_with_every_change(dsn):
             times.append(shown(row).updated_at)
         return times
 
-    times = asked(dsn, change)
+    times = with_pool(dsn, change)
     assert times == sorted(set(times))
 
 
@@ -218,7 +223,7 @@ def test_what_changes_nothing_is_not_written(dsn, database):
 
     async def change(pool: Pool) -> None:
         made = await create(pool, customer_id="One", **fields)
-        version = one(database, "SELECT xmin::text FROM customers")
+        version = fetch_one(database, "SELECT xmin::text FROM customers")
         for same in (
             {},
             fields,
@@ -227,9 +232,9 @@ def test_what_changes_nothing_is_not_written(dsn, database):
             {"subscription_date": "2021-01-15T23:00:00-05:00"},
         ):
             assert await update(pool, made[0], **same) == made
-        assert one(database, "SELECT xmin::text FROM customers") == version
+        assert fetch_one(database, "SELECT xmin::text FROM customers") == version
 
-    asked(dsn, change)
+    with_pool(dsn, change)
 
 
 def test_the_identity_stays(dsn):
@@ -240,7 +245,7 @@ def test_the_identity_stays(dsn):
                 await update(pool, made[0], customer_id=other, city="x")
         assert shown(await update(pool, made[0], customer_id="One", city="x")).city == "x"
 
-    asked(dsn, change)
+    with_pool(dsn, change)
 
 
 def test_an_address_that_two_imported_customers_share_does_not_stand_in_the_way(dsn, database):
@@ -253,7 +258,7 @@ def test_an_address_that_two_imported_customers_share_does_not_stand_in_the_way(
         with pytest.raises(ValueTaken):
             await update(pool, 1, email="both@example.com")
 
-    asked(dsn, change)
+    with_pool(dsn, change)
 
 
 def test_a_tag_matches_what_was_read_and_nothing_newer(dsn):
@@ -271,7 +276,7 @@ def test_a_tag_matches_what_was_read_and_nothing_newer(dsn):
                         await store.delete(conn, made[0], matching(header))
         assert [shown(row).city for row in (await page(pool, limit=1)).rows] == ["Rome"]
 
-    asked(dsn, change)
+    with_pool(dsn, change)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +310,7 @@ def test_who_waits_for_a_lock_is_told_so(dsn, database):
         answer = as_api_error(refused.value)
         assert (answer.status, answer.headers) == (503, {"Retry-After": "1"})
 
-    asked(dsn, wait)
+    with_pool(dsn, wait)
 
 
 def test_reads_and_creates_do_not_wait_for_an_index_build(dsn, database):
@@ -324,7 +329,10 @@ def test_reads_and_creates_do_not_wait_for_an_index_build(dsn, database):
             with psycopg.connect(dsn, autocommit=True) as watch:
                 building = "SELECT count(*) FROM pg_stat_progress_create_index"
                 await asyncio.to_thread(
-                    wait_until, "the index is being built", lambda: one(watch, building) == 1, 10
+                    wait_until,
+                    "the index is being built",
+                    lambda: fetch_one(watch, building) == 1,
+                    10,
                 )
             async with asyncio.timeout(5):
                 made = await create(pool, email="a@example.com")
@@ -334,7 +342,7 @@ def test_reads_and_creates_do_not_wait_for_an_index_build(dsn, database):
             open_one.rollback()
             await build
 
-    asked(dsn, work)
+    with_pool(dsn, work)
 
 
 def test_a_pool_full_of_dead_connections_does_not_show(dsn, database):
@@ -351,16 +359,16 @@ def test_a_pool_full_of_dead_connections_does_not_show(dsn, database):
             terminate(database)
             await asyncio.gather(*(page(pool, limit=10) for _ in range(30)))
 
-    asked(dsn, work)
+    with_pool(dsn, work)
 
 
 def test_what_the_database_says_of_a_row_stays_inside(dsn, database):
     fill(database, [1])
-    with pytest.raises(pg.UniqueViolation) as wrong:
+    with pytest.raises(pg.UniqueViolation) as error:
         database.execute("INSERT INTO customers (customer_id) SELECT customer_id FROM customers")
-    assert "c1" in str(wrong.value)
-    assert "c1" not in described(wrong.value) + as_api_error(wrong.value).message
-    assert "23505" in described(wrong.value)
+    assert "c1" in str(error.value)
+    assert "c1" not in described(error.value) + as_api_error(error.value).message
+    assert "23505" in described(error.value)
 
 
 def test_a_session_of_the_api_has_its_limits(dsn):
@@ -373,4 +381,4 @@ def test_a_session_of_the_api_has_its_limits(dsn):
                 found.append(row[0])
             return found
 
-    assert asked(dsn, look) == ["5s", "15s", "UTC", "on"]
+    assert with_pool(dsn, look) == ["5s", "15s", "UTC", "on"]

@@ -17,14 +17,14 @@ from support.store import (
     LIVE,
     RANGE,
     TOTAL,
-    asked,
     create,
     delete,
+    fetch_one,
     fill,
     ids_of_all_pages,
-    one,
     page,
     update,
+    with_pool,
 )
 
 
@@ -44,7 +44,7 @@ def test_whatever_is_written_totals_and_pages_are_those_of_the_live_rows(dsn, da
                 case "delete" if live:
                     who = chance.choice(sorted(live))
                     gone.append(
-                        one(database, "SELECT customer_id FROM customers WHERE id = %s", who)
+                        fetch_one(database, "SELECT customer_id FROM customers WHERE id = %s", who)
                     )
                     await delete(pool, who)
                     live.discard(who)
@@ -58,9 +58,9 @@ def test_whatever_is_written_totals_and_pages_are_those_of_the_live_rows(dsn, da
         for limit in (1, 7, 100):
             assert await ids_of_all_pages(pool, limit) == sorted(live, reverse=True)
 
-    asked(dsn, play)
-    assert one(database, LIVE) == one(database, TOTAL) == len(live)
-    assert one(database, BY_RANGE) == 0
+    with_pool(dsn, play)
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == len(live)
+    assert fetch_one(database, BY_RANGE) == 0
 
 
 def test_every_offset_of_dense_and_of_sparse_ranges_is_the_right_row(dsn, database):
@@ -97,16 +97,16 @@ def test_every_offset_of_dense_and_of_sparse_ranges_is_the_right_row(dsn, databa
             after = found[-1]
         assert found == everybody
 
-    asked(dsn, look)
+    with_pool(dsn, look)
 
 
 @pytest.mark.parametrize(
     ("number", "limit"), [(1, 10), (5, 10), ((1 << 63) - 1, 100), (1 << 53, 100), (1, 1)]
 )
 def test_an_empty_table_has_empty_pages(dsn, number, limit):
-    got = asked(dsn, lambda pool: page(pool, limit=limit, number=number))
+    got = with_pool(dsn, lambda pool: page(pool, limit=limit, number=number))
     assert got == store.Page([], 0, number > 1, False)
-    assert asked(dsn, lambda pool: page(pool, limit=limit, after=number)).rows == []
+    assert with_pool(dsn, lambda pool: page(pool, limit=limit, after=number)).rows == []
 
 
 def test_total_and_page_are_of_one_moment(dsn, database):
@@ -125,7 +125,7 @@ def test_total_and_page_are_of_one_moment(dsn, database):
 
         await asyncio.gather(write(), read(), read())
 
-    asked(dsn, race)
+    with_pool(dsn, race)
 
 
 def test_folding_beside_writers_loses_nothing(dsn, database):
@@ -143,10 +143,10 @@ def test_folding_beside_writers_loses_nothing(dsn, database):
 
         await asyncio.gather(*(write() for _ in range(3)), *(fold() for _ in range(3)))
 
-    asked(dsn, race)
-    assert one(database, LIVE) == one(database, TOTAL) == 75
-    asked(dsn, lambda pool: _folded(pool))
-    assert one(database, "SELECT count(*) FROM customer_totals") == 1
+    with_pool(dsn, race)
+    assert fetch_one(database, LIVE) == fetch_one(database, TOTAL) == 75
+    with_pool(dsn, lambda pool: _folded(pool))
+    assert fetch_one(database, "SELECT count(*) FROM customer_totals") == 1
 
 
 async def _folded(pool: Pool) -> None:
@@ -184,7 +184,7 @@ def test_filters_are_exact_and_take_any_letter_case_of_an_address(dsn):
         await delete(pool, ada[0])
         assert await found(customer_id="A1") == await found(email="ada@example.com") == []
 
-    asked(dsn, look)
+    with_pool(dsn, look)
 
 
 # -- plans -----------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_reads_use_their_index_also_with_a_plan_made_for_an_empty_table(database
     if name == "look_up_customers":
         execute += "('{1,2}')"
     elif names:
-        execute += f"({', '.join(arguments.get(one, repr('x')) for one in names)})"
+        execute += f"({', '.join(arguments.get(name, repr('x')) for name in names)})"
     database.execute(statement("configure_session"))
     database.execute("SET plan_cache_mode = force_generic_plan")
     database.execute(b"PREPARE kept AS " + query.encode())

@@ -44,7 +44,7 @@ def nights(tmp_path_factory) -> dict[str, Path]:
     }
     for name, options in made.items():
         generate(str(folder / name), **options)
-    (folder / "handmade").write_text(MADE_TOO)
+    (folder / "hand_made").write_text(MADE_TOO)
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -58,30 +58,30 @@ def snapshot(dsn: str) -> list[tuple[str] | None]:
         ]
 
 
-def rehearsed(path: Path, dsn: str, **options):
+def dry_run_and_import(path: Path, dsn: str, **options):
     """A dry run, then the import: both results."""
     before = snapshot(dsn)
-    told = import_customers(path, dsn, dry_run=True, **options)
+    predicted = import_customers(path, dsn, dry_run=True, **options)
     assert snapshot(dsn) == before
-    return told, import_customers(path, dsn, **options)
+    return predicted, import_customers(path, dsn, **options)
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_counts_of_every_night_are_those_of_the_import(nights, dsn, database, lanes):
-    steps = ("first", "first", "changed", "changed", "by hand", "other duplicates", "handmade")
+    steps = ("first", "first", "changed", "changed", "by hand", "other duplicates", "hand_made")
     protected = 0
-    for name in (*steps, "first", "handmade"):
+    for name in (*steps, "first", "hand_made"):
         if name == "by hand":
             database.execute(BY_HAND.encode())
             continue
-        told, done = rehearsed(nights[name], dsn, lanes=lanes, batch_rows=700)
-        assert counts(told) == counts(done), name
-        assert told.rows_processed == sum(
-            getattr(told, f"rows_{outcome}")
+        predicted, done = dry_run_and_import(nights[name], dsn, lanes=lanes, batch_rows=700)
+        assert counts(predicted) == counts(done), name
+        assert predicted.rows_processed == sum(
+            getattr(predicted, f"rows_{outcome}")
             for outcome in ("inserted", "updated", "unchanged", "protected", "duplicate", "skipped")
         )
-        assert (told.mapping, told.unmapped) == (done.mapping, done.unmapped)
-        assert told.bytes_read == done.bytes_read == nights[name].stat().st_size
+        assert (predicted.mapping, predicted.unmapped) == (done.mapping, done.unmapped)
+        assert predicted.bytes_read == done.bytes_read == nights[name].stat().st_size
         protected += done.rows_protected
     assert protected
 
@@ -92,30 +92,30 @@ def test_blanks_count_as_the_import_would_count_them(nights, dsn, tmp_path, blan
     header, *rows = nights["first"].read_text(errors="replace").splitlines()[:500]
     path = tmp_path / "blank.csv"
     path.write_text("\n".join([header, *(",".join(row.split(",")[:2]) for row in rows)]))
-    told, done = rehearsed(path, dsn, blank=blank)
-    assert counts(told) == counts(done)
-    assert bool(told.rows_updated) == (blank == "clear")
+    predicted, done = dry_run_and_import(path, dsn, blank=blank)
+    assert counts(predicted) == counts(done)
+    assert bool(predicted.rows_updated) == (blank == "clear")
 
 
 def test_another_feed_rewrites_nothing_that_is_equal(nights, dsn):
     import_customers(nights["first"], dsn)
-    told, done = rehearsed(nights["changed"], dsn, feed="crm")
-    assert counts(told) == counts(done)
-    told, done = rehearsed(nights["first"], dsn, feed="crm")
-    assert counts(told) == counts(done)
+    predicted, done = dry_run_and_import(nights["changed"], dsn, feed="crm")
+    assert counts(predicted) == counts(done)
+    predicted, done = dry_run_and_import(nights["first"], dsn, feed="crm")
+    assert counts(predicted) == counts(done)
 
 
 def test_memory_bound_only_means_more_passes(nights, dsn, monkeypatch):
     import_customers(nights["first"], dsn)
-    told = import_customers(nights["changed"], dsn, dry_run=True)
+    predicted = import_customers(nights["changed"], dsn, dry_run=True)
     small = Tuning(lanes=2, memory_bytes=60_000)
     monkeypatch.setattr(library, "Tuning", lambda **_: small)
-    assert counts(import_customers(nights["changed"], dsn, dry_run=True)) == counts(told)
+    assert counts(import_customers(nights["changed"], dsn, dry_run=True)) == counts(predicted)
 
 
 def test_streams_can_be_rehearsed(nights, dsn):
-    told = import_customers(iter([nights["first"].read_bytes()]), dsn, dry_run=True)
-    assert counts(told) == counts(import_customers(nights["first"], dsn))
+    predicted = import_customers(iter([nights["first"].read_bytes()]), dsn, dry_run=True)
+    assert counts(predicted) == counts(import_customers(nights["first"], dsn))
 
 
 def test_it_needs_no_lock_and_no_job(nights, dsn, database):
@@ -123,9 +123,9 @@ def test_it_needs_no_lock_and_no_job(nights, dsn, database):
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         with pytest.raises(errors.AlreadyRunning):
             import_customers(nights["first"], dsn)
-        told = import_customers(nights["first"], dsn, dry_run=True)
-    assert told.job_id is None
-    assert told.rows_inserted
+        predicted = import_customers(nights["first"], dsn, dry_run=True)
+    assert predicted.job_id is None
+    assert predicted.rows_inserted
     assert database.execute("SELECT count(*) FROM imports").fetchone() == (0,)
 
 

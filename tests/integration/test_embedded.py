@@ -137,8 +137,8 @@ def test_who_wants_it_while_it_stops_gets_a_new_one(home: Path) -> None:
                 server = embedded.ensure_running(home)
                 assert ask(server.dsn, "SELECT 1") == 1
                 embedded.release(server)
-        except BaseException as wrong:
-            failures.append(wrong)
+        except BaseException as error:
+            failures.append(error)
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:

@@ -60,11 +60,11 @@ def within(dsn, *works):
     """Runs coroutines at once, each with a connection of its own."""
 
     async def all_of_them():
-        async def one(work):
+        async def run(work):
             async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
                 return await work(conn)
 
-        return await asyncio.gather(*map(one, works))
+        return await asyncio.gather(*map(run, works))
 
     return asyncio.run(all_of_them())
 

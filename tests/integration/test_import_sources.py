@@ -36,10 +36,10 @@ def test_a_line_of_ten_gigabytes_is_one_reject_and_exhausts_nothing(dsn, tmp_pat
         check=False,
     )
     assert done.returncode == 3, done.stderr.decode()
-    told = json.loads(done.stdout)
-    print(told["elapsedSec"], "s,", told["peakRssBytes"] >> 20, "MiB")
-    assert (told["rowsProcessed"], told["rowsInserted"], told["rowsSkipped"]) == (3, 2, 1)
-    assert told["peakRssBytes"] < MEMORY_LIMIT
+    result = json.loads(done.stdout)
+    print(result["elapsedSec"], "s,", result["peakRssBytes"] >> 20, "MiB")
+    assert (result["rowsProcessed"], result["rowsInserted"], result["rowsSkipped"]) == (3, 2, 1)
+    assert result["peakRssBytes"] < MEMORY_LIMIT
     (reject,) = rejects(dsn, 1)
     assert (reject.line, reject.code) == (3, "record_over_limit")
     begin = head.rindex(b"\n") + 1
@@ -74,9 +74,9 @@ def test_what_is_no_file_of_customers_is_told_before_a_job_exists(dsn, tmp_path)
         "utf16.csv": (errors.MappingError, "UTF-8"),
     }
     for name, (kind, message) in cases.items():
-        with pytest.raises(kind) as wrong:
+        with pytest.raises(kind) as error:
             import_customers(f"{tmp_path}/{name}", dsn)
-        assert message in wrong.value.message, name
+        assert message in error.value.message, name
     with psycopg.connect(dsn) as conn:
         assert conn.execute("SELECT count(*) FROM imports").fetchone() == (0,)
 

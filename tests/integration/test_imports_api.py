@@ -124,14 +124,14 @@ def stopped_after_a_batch(path, dsn):
 
     stop = Stop()
 
-    def told(found):
-        if found.counts.inserted:
+    def on_progress(progress):
+        if progress.counts.inserted:
             stop.ask("INTERRUPTED")
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(progress, "EVERY_S", 0)
         with pytest.raises(Stopped):
-            run(path, dsn, told=told, stop=stop, batch_rows=500)
+            run(path, dsn, told=on_progress, stop=stop, batch_rows=500)
 
 
 def test_the_command_lines_import_is_paused_and_cancelled_over_http(own, dsn, long, run):
@@ -203,8 +203,8 @@ def dirty(api, files):
 def test_rejects_show_the_record_and_its_bytes_where_the_text_is_not_the_same(api, dirty):
     _, job = dirty
     found = ok(api.get(f"/imports/{job}/rejects", limit="100"))["data"]
-    assert [one["line"] for one in found] == sorted(one["line"] for one in found)
-    by_line = {one["line"]: one for one in found}
+    assert [reject["line"] for reject in found] == sorted(reject["line"] for reject in found)
+    by_line = {reject["line"]: reject for reject in found}
     assert set(found[0]) == {
         *("line", "byteFrom", "byteTo", "severity", "code", "field", "message"),
         *("raw", "rawBase64"),

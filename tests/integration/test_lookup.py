@@ -37,21 +37,21 @@ def link_of(lookup: Lookup) -> Link:
 
 
 @pytest.fixture
-def crowd(database) -> set[int]:
+def known(database) -> set[int]:
     ids = set(range(1, 3000, 3))
     fill(database, sorted(ids))
     return ids
 
 
-def check(customer: int, row: store.Row | None, crowd: set[int]) -> None:
-    assert (row is not None) is (customer in crowd)
+def check(customer: int, row: store.Row | None, known: set[int]) -> None:
+    assert (row is not None) is (customer in known)
     if row is not None:
         assert row[:2] == (customer, f"c{customer}")
         assert len(row) == store.SHOWN
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_everybody_gets_his_own_answer_whoever_gives_up(dsn, crowd, seed):
+def test_everybody_gets_his_own_answer_whoever_gives_up(dsn, known, seed):
     chance = random.Random(seed)
 
     async def many(lookup: Lookup) -> None:
@@ -66,7 +66,7 @@ def test_everybody_gets_his_own_answer_whoever_gives_up(dsn, crowd, seed):
                         await asyncio.sleep(0.001)  # about as long as a query
                     task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    check(customer, await task, crowd)
+                    check(customer, await task, known)
 
         async with asyncio.timeout(30):
             await asyncio.gather(*(client() for _ in range(40)))
@@ -74,7 +74,7 @@ def test_everybody_gets_his_own_answer_whoever_gives_up(dsn, crowd, seed):
     looked_up(dsn, many)
 
 
-def test_what_is_asked_in_one_turn_is_one_query(dsn, database, crowd):
+def test_what_is_asked_in_one_turn_is_one_query(dsn, database, known):
     database.execute("SELECT pg_stat_reset()")
 
     async def many(lookup: Lookup) -> int:
@@ -90,25 +90,25 @@ def test_what_is_asked_in_one_turn_is_one_query(dsn, database, crowd):
         lookup._link.ask = counted  # type: ignore[union-attr,method-assign]
         rows = await asyncio.gather(*(lookup.get(i % 7) for i in range(200)))
         for i, row in enumerate(rows):
-            check(i % 7, row, crowd)
+            check(i % 7, row, known)
         return queries
 
     assert looked_up(dsn, many) == 1
 
 
-def test_a_lost_connection_is_replaced_without_anybody_noticing(dsn, database, crowd):
+def test_a_lost_connection_is_replaced_without_anybody_noticing(dsn, database, known):
     async def many(lookup: Lookup) -> int:
         ended = 0
         stop = False
 
         async def client(number: int) -> None:
             while not stop:
-                check(number, await lookup.get(number), crowd)
+                check(number, await lookup.get(number), known)
 
         clients = [asyncio.create_task(client(number)) for number in range(20)]
         for _ in range(10):
             # What is asked only now is answered by a connection that the last loss did not end.
-            check(0, await lookup.get(0), crowd)
+            check(0, await lookup.get(0), known)
             ended += await asyncio.to_thread(terminate, database)
         stop = True
         await asyncio.gather(*clients)
@@ -117,13 +117,13 @@ def test_a_lost_connection_is_replaced_without_anybody_noticing(dsn, database, c
         await asyncio.to_thread(
             wait_until, "the loss is noticed", lambda: link_of(lookup).is_lost, 10
         )
-        check(1, await lookup.get(1), crowd)
+        check(1, await lookup.get(1), known)
         return ended
 
     assert looked_up(dsn, many) > 10
 
 
-def test_a_connection_that_is_lost_twice_is_an_error(dsn, database, crowd):
+def test_a_connection_that_is_lost_twice_is_an_error(dsn, database, known):
     async def ask(lookup: Lookup) -> None:
         await lookup.get(1)
         with psycopg.connect(dsn) as blocker:
@@ -137,7 +137,7 @@ def test_a_connection_that_is_lost_twice_is_an_error(dsn, database, crowd):
                 await asyncio.to_thread(terminate, database)
         with pytest.raises(psycopg.OperationalError):
             await asking
-        check(1, await lookup.get(1), crowd)
+        check(1, await lookup.get(1), known)
 
     looked_up(dsn, ask)
 
@@ -150,12 +150,12 @@ def test_without_a_server_everybody_is_told_at_once(tmp_path):
             )
 
     got = looked_up(f"postgresql://postgres@/x?host={tmp_path}", ask)
-    assert {type(one) for one in got} == {psycopg.OperationalError}
+    assert {type(outcome) for outcome in got} == {psycopg.OperationalError}
     assert as_api_error(got[0]).status == 503
 
 
 @pytest.mark.parametrize("moment", ["connecting", "asked"])
-def test_a_server_that_falls_silent_is_given_up(dsn, crowd, monkeypatch, moment):
+def test_a_server_that_falls_silent_is_given_up(dsn, known, monkeypatch, moment):
     """Its socket stays open and nothing comes: a stopped process, a network that swallows packets."""
     monkeypatch.setattr(lookup, "CONNECT_S" if moment == "connecting" else "ANSWER_S", 0.2)
 
@@ -169,7 +169,7 @@ def test_a_server_that_falls_silent_is_given_up(dsn, crowd, monkeypatch, moment)
                 with pytest.raises(pg.ConnectionTimeout):
                     await lookup.get(1)
         monkeypatch.undo()
-        check(1, await lookup.get(1), crowd)
+        check(1, await lookup.get(1), known)
 
     if moment == "connecting":
         slow = b"SELECT count(*) FROM database_seed"
@@ -177,7 +177,7 @@ def test_a_server_that_falls_silent_is_given_up(dsn, crowd, monkeypatch, moment)
     looked_up(dsn, ask)
 
 
-def test_what_cannot_be_read_is_an_error_for_those_who_asked(dsn, crowd, monkeypatch):
+def test_what_cannot_be_read_is_an_error_for_those_who_asked(dsn, known, monkeypatch):
     async def ask(lookup: Lookup) -> None:
         await lookup.get(1)
         with monkeypatch.context() as broken:
@@ -185,24 +185,24 @@ def test_what_cannot_be_read_is_an_error_for_those_who_asked(dsn, crowd, monkeyp
             with pytest.raises(ZeroDivisionError):
                 async with asyncio.timeout(5):
                     await lookup.get(1)
-        check(1, await lookup.get(1), crowd)
+        check(1, await lookup.get(1), known)
 
     looked_up(dsn, ask)
 
 
-def test_a_query_that_fails_fails_for_those_who_asked(dsn, database, crowd):
+def test_a_query_that_fails_fails_for_those_who_asked(dsn, database, known):
     async def ask(lookup: Lookup) -> None:
         await lookup.get(1)
         database.execute("ALTER TABLE customers RENAME COLUMN company TO gone")
         with pytest.raises(pg.UndefinedColumn):
             await lookup.get(1)
         database.execute("ALTER TABLE customers RENAME COLUMN gone TO company")
-        check(1, await lookup.get(1), crowd)
+        check(1, await lookup.get(1), known)
 
     looked_up(dsn, ask)
 
 
-def test_a_closed_look_up_leaves_nobody_waiting(dsn, database, crowd):
+def test_a_closed_look_up_leaves_nobody_waiting(dsn, database, known):
     async def ask(lookup: Lookup) -> None:
         await lookup.get(1)
         with psycopg.connect(dsn) as blocker:
@@ -215,17 +215,17 @@ def test_a_closed_look_up_leaves_nobody_waiting(dsn, database, crowd):
             await asyncio.sleep(0)  # a turn of the loop: they ask
             await lookup.close()
             got = await asyncio.gather(*waiting, return_exceptions=True)
-        assert {type(one) for one in got} == {psycopg.OperationalError}
+        assert {type(outcome) for outcome in got} == {psycopg.OperationalError}
 
     looked_up(dsn, ask)
 
 
-def test_many_ids_at_once_fill_the_socket_and_are_answered(dsn, crowd):
+def test_many_ids_at_once_fill_the_socket_and_are_answered(dsn, known):
     """More than a socket takes at a time: what is left is sent when it has room."""
 
     async def ask(lookup: Lookup) -> None:
         ids = [*range(1, 100_000)]
         rows = await asyncio.gather(*map(lookup.get, ids))
-        assert sum(row is not None for row in rows) == len(crowd)
+        assert sum(row is not None for row in rows) == len(known)
 
     looked_up(dsn, ask)

@@ -77,7 +77,7 @@ def is_consistent(standing: Standing) -> None:
     assert standing.eta_sec is None or standing.eta_sec >= 0
     assert standing.started_at <= standing.updated_at
     progress = progress_of(standing, View(RECENT, None))
-    recent = [(one.updated_at, one.id) for one in progress.recent_customers]
+    recent = [(customer.updated_at, customer.id) for customer in progress.recent_customers]
     assert recent == sorted(recent, reverse=True)
     assert len(recent) <= RECENT
     if counts["inserted"]:
@@ -87,14 +87,14 @@ def is_consistent(standing: Standing) -> None:
 
 
 def goes_forward(seen: list[Standing]) -> None:
-    for one, other in itertools.pairwise(seen):
-        if one.job_id == other.job_id:
-            assert one.percent(None) <= other.percent(None)
-            assert one.bytes_read <= other.bytes_read
-            assert one.counts.processed <= other.counts.processed
-            assert one.updated_at <= other.updated_at
+    for earlier, later in itertools.pairwise(seen):
+        if earlier.job_id == later.job_id:
+            assert earlier.percent(None) <= later.percent(None)
+            assert earlier.bytes_read <= later.bytes_read
+            assert earlier.counts.processed <= later.counts.processed
+            assert earlier.updated_at <= later.updated_at
         else:
-            assert one.job_id < other.job_id
+            assert earlier.job_id < later.job_id
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -331,8 +331,8 @@ while swaps < 5000 or not all(seen.values()):
     for name in ("below/b.csv", "file.csv"):
         try:
             source = roots.open_beneath([root], root / name)
-        except CustomerPanelError as wrong:
-            seen[type(wrong).__name__] = seen.get(type(wrong).__name__, 0) + 1
+        except CustomerPanelError as error:
+            seen[type(error).__name__] = seen.get(type(error).__name__, 0) + 1
         else:
             assert source.head == b"inside\\n", source.head
             source.close()
@@ -356,13 +356,13 @@ def test_a_folder_swapped_for_a_link_while_it_is_opened_never_leads_out(root, st
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["swaps"] >= 5000
-    assert set(told["seen"]) == {"inside", "OutsideRoots", "SourceNotFound"}
-    assert any(name.endswith("/b.csv") for name in told["opened"])
-    outside = [name for name in told["opened"] if "outside" in name]
+    report = json.loads(done.stdout)
+    assert report["swaps"] >= 5000
+    assert set(report["seen"]) == {"inside", "OutsideRoots", "SourceNotFound"}
+    assert any(name.endswith("/b.csv") for name in report["opened"])
+    outside = [name for name in report["opened"] if "outside" in name]
     assert not outside
-    beneath = [name for name in told["opened"] if name.startswith("/")]
+    beneath = [name for name in report["opened"] if name.startswith("/")]
     assert all(Path(name).is_relative_to(root) for name in beneath), beneath
 
 
@@ -382,8 +382,8 @@ sys.addaudithook(hook)
 for path in json.loads(sys.argv[2]):
     try:
         open_beneath([root], path).close()
-    except CustomerPanelError as wrong:
-        answers[path] = wrong.code
+    except CustomerPanelError as error:
+        answers[path] = error.code
     else:
         answers[path] = "opened"
 print(json.dumps({"opened": opened, "answers": answers}))
@@ -407,11 +407,11 @@ def test_nothing_outside_the_roots_is_opened(root):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["answers"].pop(f"{root}/a.csv") == "opened"
-    assert told["answers"].pop(f"{root}/fifo") == "not_a_file"
-    assert set(told["answers"].values()) == {"outside_roots"}
-    assert set(told["opened"]) == {str(root), f"{root}/fifo", f"{root}/a.csv"}
+    report = json.loads(done.stdout)
+    assert report["answers"].pop(f"{root}/a.csv") == "opened"
+    assert report["answers"].pop(f"{root}/fifo") == "not_a_file"
+    assert set(report["answers"].values()) == {"outside_roots"}
+    assert set(report["opened"]) == {str(root), f"{root}/fifo", f"{root}/a.csv"}
 
 
 def test_the_descriptor_that_was_judged_is_the_one_that_is_read(way, root):

@@ -15,7 +15,7 @@ import pytest
 from customer_panel.api.middleware import security
 from customer_panel.settings import Settings
 from support.api import Api, serving
-from support.customers import csv, someone
+from support.customers import csv, customer_body
 from support.envelope import failed, ok
 from support.sse import Stream
 from support.waiting import in_parallel
@@ -60,7 +60,7 @@ def test_without_a_key_nothing_is_told_but_health_and_documents(keyed):
         failed(refused, 401)
         assert refused.headers["www-authenticate"] == "Bearer"
     failed(keyed.root.get("/metrics"), 401)
-    failed(keyed.post("/customers", someone()), 401)
+    failed(keyed.post("/customers", customer_body()), 401)
     failed(keyed.post("/customers/sync"), 401)
     failed(keyed.post("/customers/progress/ticket"), 401)
     for path in ("/health/live", "/health/ready", "/api/docs", "/api/docs-json"):
@@ -87,14 +87,14 @@ def test_a_key_allows_what_its_scopes_say(keyed):
         assert keyed.root.get("/metrics", headers=may[name]).status_code == 200
     failed(keyed.get("/customers", may["importer"]), 403)
     for name in ("reader", "importer"):
-        failed(keyed.post("/customers", someone(), **may[name]), 403)
+        failed(keyed.post("/customers", customer_body(), **may[name]), 403)
         failed(keyed.patch("/customers/1", {}, **may[name]), 403)
         failed(keyed.delete("/customers/1", **may[name]), 403)
     for name in ("reader", "writer"):
         failed(keyed.post("/customers/sync", {}, **may[name]), 403)
         for verb in ("pause", "resume", "cancel"):
             failed(keyed.post(f"/imports/1/{verb}", {}, **may[name]), 403)
-    made = ok(keyed.post("/customers", someone(), **may["writer"]), 201)
+    made = ok(keyed.post("/customers", customer_body(), **may["writer"]), 201)
     ok(keyed.delete(f"/customers/{made['id']}", **may["all"]))
     path = csv(keyed.folder / "scopes.csv", 20)
     ok(keyed.post("/customers/sync", {"filePath": str(path)}, **may["importer"]))
@@ -119,7 +119,7 @@ def test_every_operation_needs_a_key_unless_it_is_public(keyed):
                 assert {"401", "403"} <= set(operation["responses"])
             seen += 1
     stream = document["paths"]["/api/v1/customers/progress/stream"]["get"]
-    assert "ticket" in {one["name"] for one in stream["parameters"]}
+    assert "ticket" in {parameter["name"] for parameter in stream["parameters"]}
     assert seen > 15
 
 
@@ -135,9 +135,9 @@ def test_every_key_is_compared_in_constant_time(monkeypatch):
     """Found or not: as many comparisons, of as many bytes, by the function made for it."""
     compared = []
 
-    def compare(one: bytes, other: bytes) -> bool:
-        compared.append((len(one), len(other)))
-        return one == other
+    def compare(given: bytes, known: bytes) -> bool:
+        compared.append((len(given), len(known)))
+        return given == known
 
     monkeypatch.setattr(security.hmac, "compare_digest", compare)
     keys = security.Keys(Settings.load({"CP_API_KEYS": SETTING}, "/nonexistent").api_keys)
@@ -211,7 +211,7 @@ def test_a_form_of_another_site_changes_nothing(api, kind):
     """A browser sends these without asking first, with and without a body."""
     before = ok(api.get("/customers"))["pagination"]["totalItems"]
     for path in ("/customers", "/customers/sync", "/imports/1/cancel", "/imports/1/resume"):
-        for body in (b"", b"{}", json.dumps(someone()).encode()):
+        for body in (b"", b"{}", json.dumps(customer_body()).encode()):
             headers = {"content-type": kind, "origin": "https://evil.example"}
             answer = api.root.post(f"/api/v1{path}", content=body, headers=headers)
             failed(answer, 415)
@@ -283,7 +283,7 @@ def test_a_head_without_end_is_given_up(api):
 
 
 def test_slow_clients_keep_nobody_waiting(api):
-    """Two hundred that have begun a request, and one that asks."""
+    """Two hundred that have started a request, and one that asks."""
     connections = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(200)]
     try:
         for number, connection in enumerate(connections):
@@ -348,7 +348,7 @@ def test_a_text_of_a_customer_stays_a_text(api):
         "%s %(x)s {0}",
         "\\x00",
     ):
-        made = ok(api.post("/customers", someone(lastName=text)), 201)
+        made = ok(api.post("/customers", customer_body(lastName=text)), 201)
         answer = api.get(f"/customers/{made['id']}")
         assert ok(answer)["lastName"] == text
         assert answer.headers["content-type"] == "application/json"
@@ -368,8 +368,8 @@ def test_logs_hold_no_secret_and_no_value(serve, databases, template, tmp_path):
             IMPORT_ROOTS=tmp_path,
         )
         may = bearer("all")
-        made = ok(api.post("/customers", someone(email="hidden@example.com"), **may), 201)
-        api.post("/customers", someone(email="hidden@example.com"), **may)
+        made = ok(api.post("/customers", customer_body(email="hidden@example.com"), **may), 201)
+        api.post("/customers", customer_body(email="hidden@example.com"), **may)
         api.post("/customers", {"firstName": "Hidden", "email": "hidden"}, **may)
         api.get("/customers", may, email="hidden@example.com")
         api.get("/customers?ticket=hidden-ticket", {"authorization": "Bearer hidden-guess"})
@@ -394,10 +394,10 @@ def test_logs_hold_no_secret_and_no_value(serve, databases, template, tmp_path):
                 assert json.loads(line)["ts"], line
         assert '"status":500' in api.output
         assert '"status":503' in api.output
-        told = SECRET.search(api.output) or re.search(
+        found = SECRET.search(api.output) or re.search(
             f"hidden-|hidden@|Hidden|{re.escape(mine)}|someone", api.output
         )
-        assert not told, told
+        assert not found, found
 
 
 # -- the table ------------------------------------------------------------------------------------

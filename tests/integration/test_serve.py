@@ -21,7 +21,7 @@ import customer_panel
 from customer_panel.db import embedded
 from customer_panel.settings import SETTINGS
 from support.api import Api, free_port, serving
-from support.customers import csv, someone
+from support.customers import csv, customer_body
 from support.databases import command, environment
 from support.envelope import failed, ok
 from support.waiting import held, wait_until
@@ -60,7 +60,7 @@ def test_an_empty_folder_is_all_it_takes(home, tmp_path):
         took = first_answer(api)
         print(f"first answer on an empty folder: {took:.2f} s")
         assert took < FIRST_S * BUSY
-        made = ok(api.post("/customers", someone()), 201)
+        made = ok(api.post("/customers", customer_body()), 201)
         assert api.terminate() < STOPPED_S
         took = first_answer(api)
         print(f"first answer of a later start: {took:.2f} s")
@@ -304,7 +304,7 @@ def test_health_while_the_database_is_away(databases, template, tmp_path):
 
 def test_metrics_count_what_happens(serve, dsn, tmp_path):
     api = serve(DATABASE_URL=dsn, IMPORT_ROOTS=tmp_path)
-    ok(api.post("/customers", someone()), 201)
+    ok(api.post("/customers", customer_body()), 201)
     for number in range(3):
         api.get(f"/customers/{number}")
     failed(api.get("/nothing"), 404)
@@ -355,10 +355,10 @@ def test_one_line_a_request(api):
     for line in lines:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("ts"))
         assert 0 < line.pop("ms") < 20_000
-    told = {"level": "info", "event": "request", "path": "/api/v1/customers"}
-    assert lines[0] == {**told, "method": "GET", "status": 200}
-    assert lines[1] == {**told, "method": "GET", "status": 404, "path": "/api/v1/customers/0"}
-    assert lines[2] == {**told, "method": "OPTIONS", "status": 204}
+    common = {"level": "info", "event": "request", "path": "/api/v1/customers"}
+    assert lines[0] == {**common, "method": "GET", "status": 200}
+    assert lines[1] == {**common, "method": "GET", "status": 404, "path": "/api/v1/customers/0"}
+    assert lines[2] == {**common, "method": "OPTIONS", "status": 204}
 
 
 def test_head_is_get_without_its_body(api):
@@ -441,7 +441,7 @@ def test_doctor_shows_every_setting_and_no_secret(run, dsn):
         CP_API_KEYS=f"{secret}:read",
     )
     assert done.returncode == 0, done.stdout
-    found = {one["name"]: one["value"] for one in json.loads(done.stdout)["findings"]}
+    found = {finding["name"]: finding["value"] for finding in json.loads(done.stdout)["findings"]}
     assert {setting.name for setting in SETTINGS} <= set(found)
     assert found["CP_API_KEYS"] == "***:read"
     assert found["CP_MEMORY"]

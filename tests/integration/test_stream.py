@@ -20,7 +20,7 @@ from customer_panel.api.progress.messages import View
 from customer_panel.imports.stop import Stop
 from support.compare import run
 from support.customers import csv
-from support.hub import COMMIT, ENDED, JOB, LOCK, SOURCE, STATUS, ends, house
+from support.hub import COMMIT, ENDED, JOB, LOCK, SOURCE, STATUS, ends, running_hub
 
 ROWS = 3000
 
@@ -43,8 +43,8 @@ def importing(path: Path, dsn: str, **tuning: Any) -> Awaitable[Any]:
 
 def test_done_once_to_every_stream_whichever_process_ran_the_import(dsn, path, run):
     async def follow() -> None:
-        async with house(dsn) as here, house(dsn) as there:
-            pages = [(await one.page())[0] for one in (here, here, there) for _ in range(3)]
+        async with running_hub(dsn) as first, running_hub(dsn) as second:
+            pages = [(await hub.page())[0] for hub in (first, first, second) for _ in range(3)]
             command = asyncio.to_thread(run, "import", str(path), DATABASE_URL=dsn)
             assert (await command).returncode == 0
             for page in pages:
@@ -57,8 +57,8 @@ def test_done_once_to_every_stream_whichever_process_ran_the_import(dsn, path, r
 
 def test_a_stream_that_is_open_hears_of_the_job_that_begins(dsn, path):
     async def follow() -> None:
-        async with house(dsn, progress_every_ms=30_000) as there:
-            page, snapshot = await there.page()
+        async with running_hub(dsn, progress_every_ms=30_000) as running:
+            page, snapshot = await running.page()
             assert snapshot.payload["status"] == "idle"
             began = time.monotonic()
             job = importing(path, dsn)
@@ -74,8 +74,8 @@ def test_two_imports_in_quick_succession_end_twice(dsn, tmp_path):
     files = [csv(tmp_path / f"{seed}.csv", 50, seed=seed) for seed in range(4)]
 
     async def follow() -> None:
-        async with house(dsn) as there:
-            pages = [(await there.page())[0] for _ in range(3)]
+        async with running_hub(dsn) as running:
+            pages = [(await running.page())[0] for _ in range(3)]
             # Nobody reads meanwhile: neither end overwrites the other.
             for file in files:
                 await asyncio.to_thread(run, file, dsn)
@@ -93,8 +93,8 @@ def test_progress_of_a_job_never_comes_behind_its_end(dsn, tmp_path):
     files = [csv(tmp_path / f"{seed}.csv", 2000, seed=seed) for seed in range(3)]
 
     async def follow() -> None:
-        async with house(dsn, heartbeat_ms=100) as there:
-            page, _ = await there.page()
+        async with running_hub(dsn, heartbeat_ms=100) as running:
+            page, _ = await running.page()
             reading = asyncio.create_task(page.quiet(3))
             for file in files:
                 await asyncio.to_thread(run, file, dsn, batch_rows=100)
@@ -119,31 +119,31 @@ def test_a_job_says_how_often(dsn, jobs):
     """`progressUpdateEveryMs` of a job goes before the setting."""
 
     async def follow() -> list[float]:
-        async with house(dsn, progress_every_ms=200) as there:
-            page, _ = await there.page()
+        async with running_hub(dsn, progress_every_ms=200) as running:
+            page, _ = await running.page()
             jobs(JOB, {"status": "RUNNING", "every": 700})
             hold = await asyncio.to_thread(psycopg.connect, dsn, autocommit=True)
             hold.execute("SELECT pg_advisory_lock(%s)", [LOCK])
             hold.execute(STATUS)
             await page.message()
-            told = []
+            times = []
             deadline = time.monotonic() + 3
             while time.monotonic() < deadline:
                 hold.execute(COMMIT)
-                told += [time.monotonic() for m in await page.quiet(0.02) if m.kind == "progress"]
+                times += [time.monotonic() for m in await page.quiet(0.02) if m.kind == "progress"]
             hold.close()
-            return told
+            return times
 
-    told = asyncio.run(follow())
-    gaps = [later - earlier for earlier, later in itertools.pairwise(told)]
+    times = asyncio.run(follow())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(gaps) >= 2
     assert all(0.65 < gap < 0.95 for gap in gaps), gaps
 
 
 def test_a_pause_is_progress_and_a_cancel_an_error(dsn, path):
     async def follow() -> None:
-        async with house(dsn) as there:
-            page, _ = await there.page()
+        async with running_hub(dsn) as running:
+            page, _ = await running.page()
             stop = Stop()
             job = importing(path, dsn, stop=stop, batch_rows=100)
             await page.message()
@@ -166,10 +166,10 @@ def test_a_pause_is_progress_and_a_cancel_an_error(dsn, path):
 
 def test_views_differ_and_readings_are_shared(dsn, path):
     async def follow() -> None:
-        async with house(dsn) as there:
+        async with running_hub(dsn) as running:
             await asyncio.to_thread(run, path, dsn)
             pages = [
-                await there.page(view=View(recent=recent, total_rows=None))
+                await running.page(view=View(recent=recent, total_rows=None))
                 for recent in (1, 7, 200, 7)
             ]
             recents = [snapshot.payload["recentCustomers"] for _, snapshot in pages]
@@ -182,20 +182,22 @@ def test_views_differ_and_readings_are_shared(dsn, path):
 
 def test_the_bytes_of_a_message_are_shared(dsn, path):
     async def follow() -> None:
-        async with house(dsn, max_streams=500) as there:
+        async with running_hub(dsn, max_streams=500) as running:
             began = time.monotonic()
-            pages = [page for page, _ in await asyncio.gather(*(there.page() for _ in range(500)))]
+            pages = [
+                page for page, _ in await asyncio.gather(*(running.page() for _ in range(500)))
+            ]
             assert time.monotonic() - began < 5
-            assert there.hub.stream_count == 500
+            assert running.hub.stream_count == 500
             await asyncio.to_thread(run, path, dsn)
-            told = []
+            sent = []
             for page in pages:
-                while not told or b'"type":"done"' not in told[-1]:
-                    told.append(await page.stream.next() or b"")
-                told.append(b"next page")
+                while not sent or b'"type":"done"' not in sent[-1]:
+                    sent.append(await page.stream.next() or b"")
+                sent.append(b"next page")
             # Nobody read meanwhile: perhaps one message of progress, and the end.
-            assert len({id(message) for message in told}) <= 3
-            assert sum(b'"type":"done"' in message for message in told) == 500
+            assert len({id(message) for message in sent}) <= 3
+            assert sum(b'"type":"done"' in message for message in sent) == 500
 
     asyncio.run(follow())
 
@@ -207,23 +209,23 @@ def test_a_client_that_comes_back_hears_what_it_missed_in_order(dsn, tmp_path):
     files = [csv(tmp_path / f"{seed}.csv", 20, seed=seed) for seed in range(5)]
 
     async def follow() -> None:
-        async with house(dsn) as here, house(dsn) as there:
-            page, first = await here.page()
+        async with running_hub(dsn) as first, running_hub(dsn) as second:
+            page, start = await first.page()
             await asyncio.to_thread(run, files[0], dsn)
             done = (await page.until("done"))[-1]
             for file in files[1:]:
                 await asyncio.to_thread(run, file, dsn)
-            # Any process knows; and an id of long ago goes on from there.
-            for one in (here, there):
-                for last, missed in ((first.id, "12345"), (done.id, "2345"), ("5-0", "")):
-                    back, snapshot = await one.page(last)
+            # Any process knows; and an id of long ago goes on from running.
+            for hub in (first, second):
+                for last, missed in ((start.id, "12345"), (done.id, "2345"), ("5-0", "")):
+                    back, snapshot = await hub.page(last)
                     seen = await back.quiet(0.1)
                     assert ends(seen) == [("done", number) for number in missed]
                     # Whoever breaks off in between misses nothing either.
-                    told = [int(str(m.id).split("-")[0]) for m in [snapshot, *seen]]
-                    assert told == [5 - len(missed), *map(int, missed)]
+                    places = [int(str(m.id).split("-")[0]) for m in [snapshot, *seen]]
+                    assert places == [5 - len(missed), *map(int, missed)]
             for odd in ("", "x", "99-1", "1", "-1-1", "9" * 40 + "-1", "1-1-1"):
-                back, _ = await there.page(odd)
+                back, _ = await second.page(odd)
                 assert not await back.quiet(0.05)
 
     asyncio.run(follow())
@@ -233,8 +235,8 @@ def test_of_a_hundred_missed_ends_and_more_the_newest_are_told(dsn, jobs):
     jobs(ENDED, {"count": 130})
 
     async def follow() -> None:
-        async with house(dsn) as there:
-            page, _ = await there.page("0-0")
+        async with running_hub(dsn) as running:
+            page, _ = await running.page("0-0")
             numbers = [int(job) for _, job in ends(await page.quiet())]
             assert numbers == list(range(31, 131))
 
@@ -245,8 +247,8 @@ def test_an_end_that_commits_behind_its_successor_is_told_too(dsn, jobs):
     """Ends are numbered before they commit."""
 
     async def follow() -> None:
-        async with house(dsn) as there:
-            page, _ = await there.page()
+        async with running_hub(dsn) as running:
+            page, _ = await running.page()
             with psycopg.connect(dsn) as late:
                 late.execute(ENDED, {"count": 1})
                 jobs(ENDED, {"count": 1})

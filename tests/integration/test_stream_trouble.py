@@ -20,7 +20,7 @@ from customer_panel.db.migrate import migrate
 from support.compare import run
 from support.customers import csv
 from support.databases import make_home
-from support.hub import ENDED, JOB, LOCK, SOURCE, STATUS, VIEW, ends, house
+from support.hub import ENDED, JOB, LOCK, SOURCE, STATUS, VIEW, ends, running_hub
 
 
 @pytest.fixture
@@ -82,60 +82,60 @@ def test_a_blocked_send_ends_with_its_stream(dsn):
 
 def test_no_stream_no_question(dsn, path):
     async def follow() -> None:
-        async with house(dsn, heartbeat_ms=100) as there:
+        async with running_hub(dsn, heartbeat_ms=100) as running:
             asked = []
-            original = there.hub.watch.read
+            original = running.hub.watch.read
 
             async def read(**how: Any) -> Any:
                 asked.append(how)
                 return await original(**how)
 
-            there.hub.watch.read = read  # type: ignore[method-assign]
+            running.hub.watch.read = read  # type: ignore[method-assign]
             await asyncio.to_thread(run, path, dsn, batch_rows=100)
             assert not asked
-            async with there.hub.opened(VIEW, None):
+            async with running.hub.opened(VIEW, None):
                 assert len(asked) == 1
             await asyncio.to_thread(run, csv(path.parent / "next.csv", 10), dsn)
             await asyncio.sleep(0.3)  # longer than the 200 ms between two readings
             assert len(asked) == 1
-            assert there.hub.stream_count == 0
+            assert running.hub.stream_count == 0
 
     asyncio.run(follow())
 
 
 def test_more_than_the_cap_are_refused_with_503(dsn):
-    async def crowd() -> None:
-        async with house(dsn, max_streams=3) as there:
+    async def fill() -> None:
+        async with running_hub(dsn, max_streams=3) as running:
             for _ in range(2):
-                await there.page()
-            async with there.hub.opened(VIEW, None):
+                await running.page()
+            async with running.hub.opened(VIEW, None):
                 with pytest.raises(ApiError) as refused:
-                    await there.page()
+                    await running.page()
                 assert refused.value.status == 503
                 assert refused.value.headers["Retry-After"]
-            await there.page()
+            await running.page()
 
-    asyncio.run(crowd())
+    asyncio.run(fill())
 
 
 def test_all_streams_end_at_once_with_the_hub(dsn):
     async def leave() -> None:
-        async with house(dsn) as there:
-            pages = [(await there.page())[0] for _ in range(5)]
-            there.hub.end_streams()
+        async with running_hub(dsn) as running:
+            pages = [(await running.page())[0] for _ in range(5)]
+            running.hub.end_streams()
             for page in pages:
                 with pytest.raises(EOFError):
                     await page.message(0.1)
             with pytest.raises(ApiError):
-                await there.page()
+                await running.page()
 
     asyncio.run(leave())
 
 
 def test_heartbeats_go_to_all(dsn):
     async def listen() -> None:
-        async with house(dsn, heartbeat_ms=100) as there:
-            pages = [(await there.page())[0] for _ in range(3)]
+        async with running_hub(dsn, heartbeat_ms=100) as running:
+            pages = [(await running.page())[0] for _ in range(3)]
             for beats in await asyncio.gather(*(page.quiet(0.55) for page in pages)):
                 assert 4 <= len(beats) <= 6
                 assert all(m.kind == "heartbeat" and m.payload["ts"] for m in beats)
@@ -170,9 +170,9 @@ def test_readers_that_never_read_cost_next_to_nothing_and_slow_nobody(serve, dsn
             assert awake.until("done")[-1].payload["jobId"] == "3"
         # Whoever reads again finds the end, and only the latest progress before it.
         late = asleep.pop()
-        told = late.until("done")
-        assert told[-1].payload["jobId"] == "3"
-        assert len(told) < 80
+        seen = late.until("done")
+        assert seen[-1].payload["jobId"] == "3"
+        assert len(seen) < 80
     assert server.terminate() < 5
     for stream in asleep:
         stream.close()
@@ -190,14 +190,14 @@ def test_nothing_is_lost_or_doubled_when_the_listening_session_is_ended(dsn, dat
     )
 
     async def follow() -> None:
-        async with house(dsn) as there:
+        async with running_hub(dsn) as running:
             is_back = asyncio.Event()
 
             async def returned() -> None:
                 is_back.set()
 
-            there.hub._on_return = returned
-            page, _ = await there.page()
+            running.hub._on_return = returned
+            page, _ = await running.page()
             for file in files:
                 is_back.clear()
                 ended = database.execute("SELECT count(pg_terminate_backend(pid))" + sessions)
@@ -211,7 +211,7 @@ def test_nothing_is_lost_or_doubled_when_the_listening_session_is_ended(dsn, dat
 
 
 @pytest.fixture
-def mortal() -> Iterator[tuple[Path, str]]:
+def stoppable() -> Iterator[tuple[Path, str]]:
     """The home of a server that may be stopped, and a database of it."""
     home = make_home()
     server = embedded.up(home)
@@ -221,15 +221,15 @@ def mortal() -> Iterator[tuple[Path, str]]:
     shutil.rmtree(home)
 
 
-def test_streams_outlive_the_server(mortal, tmp_path):
-    home, dsn = mortal
+def test_streams_outlive_the_server(stoppable, tmp_path):
+    home, dsn = stoppable
     files = [csv(tmp_path / f"{seed}.csv", 20, seed=seed) for seed in range(2)]
     returned = []
 
     async def follow() -> None:
-        async with house(dsn, heartbeat_ms=100) as there:
-            there.hub._on_return = lambda: noted(returned)
-            page, _ = await there.page()
+        async with running_hub(dsn, heartbeat_ms=100) as running:
+            running.hub._on_return = lambda: note_time(returned)
+            page, _ = await running.page()
             await asyncio.to_thread(run, files[0], dsn)
             assert ends(await page.until("done")) == [("done", "1")]
             await asyncio.to_thread(embedded.stop, home, force=True)
@@ -237,7 +237,7 @@ def test_streams_outlive_the_server(mortal, tmp_path):
             assert {m.kind for m in await page.quiet(0.5)} == {"heartbeat"}
             began = time.monotonic()
             with pytest.raises(ApiError) as refused:
-                await there.page()
+                await running.page()
             assert refused.value.status == 503
             assert refused.value.headers["Retry-After"]
             assert time.monotonic() - began < 0.5
@@ -247,34 +247,34 @@ def test_streams_outlive_the_server(mortal, tmp_path):
             assert ends(await page.until("done")) == [("done", "2")]
             assert time.monotonic() - back < 3
             assert returned
-            await there.page()
+            await running.page()
             assert not ends(await page.quiet())
 
     asyncio.run(follow())
 
 
-async def noted(times: list[float]) -> None:
+async def note_time(times: list[float]) -> None:
     times.append(time.monotonic())
 
 
-def test_a_hub_that_starts_before_its_database(mortal):
-    home, dsn = mortal
+def test_a_hub_that_starts_before_its_database(stoppable):
+    home, dsn = stoppable
     embedded.stop(home, force=True)
 
     async def follow() -> None:
-        async with house(dsn) as there:
+        async with running_hub(dsn) as running:
             is_back = asyncio.Event()
 
             async def returned() -> None:
                 is_back.set()
 
-            there.hub._on_return = returned
+            running.hub._on_return = returned
             with pytest.raises(ApiError):
-                await there.page()
+                await running.page()
             await asyncio.to_thread(embedded.up, home)
             async with asyncio.timeout(2):
                 await is_back.wait()
-                await there.page()
+                await running.page()
 
     asyncio.run(follow())
 
@@ -282,9 +282,9 @@ def test_a_hub_that_starts_before_its_database(mortal):
 def test_requests_wake_the_worker(dsn, database):
     async def follow() -> None:
         woken = asyncio.Event()
-        async with house(dsn) as there:
-            there.hub._wake = woken.set
-            await there.page()
+        async with running_hub(dsn) as running:
+            running.hub._wake = woken.set
+            await running.page()
             woken.clear()
             database.execute("NOTIFY customer_panel_requests, '7'")
             async with asyncio.timeout(1):

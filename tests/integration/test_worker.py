@@ -26,12 +26,12 @@ from support.workers import (
     PATIENCE_S,
     TAKEN_UP_S,
     ask,
-    at_work,
-    interrupted,
+    interrupt,
     jobs,
-    looked,
+    running_worker,
     status,
     until,
+    wait_for_looks,
     wait_idle,
     wait_schema,
 )
@@ -40,13 +40,13 @@ from support.workers import (
 
 
 def test_a_killed_import_goes_on_at_the_next_start(
-    runner, dsn, customers_file, working, check_customers
+    runner, dsn, customers_file, start_worker, check_customers
 ):
     ended = runner.run(customers_file, dsn, batches=4, tuning={"batch_rows": BATCH_ROWS})
     assert ended.exit == -9
     assert status(dsn) == "RUNNING"
     began = time.monotonic()
-    working()
+    start_worker()
     wait_until("claimed again", lambda: ask(dsn, "SELECT epoch FROM imports") == [(2,)], TAKEN_UP_S)
     assert time.monotonic() - began < TAKEN_UP_S
     until(dsn, "COMPLETED")
@@ -56,21 +56,21 @@ def test_a_killed_import_goes_on_at_the_next_start(
 
 @pytest.mark.parametrize("left", ["INTERRUPTED", "RUNNING"])
 def test_an_interrupted_one_goes_on_while_the_worker_is_idle(
-    dsn, customers_file, working, check_customers, left
+    dsn, customers_file, start_worker, check_customers, left
 ):
-    idle = working()
+    idle = start_worker()
     wait_schema(idle)
-    interrupted(customers_file, dsn, left)
+    interrupt(customers_file, dsn, left)
     until(dsn, "COMPLETED")
     check_customers()
 
 
 def test_a_paused_one_stays_paused_until_it_is_asked_for(
-    dsn, customers_file, working, check_customers
+    dsn, customers_file, start_worker, check_customers
 ):
-    interrupted(customers_file, dsn, "PAUSED")
-    idle = working()
-    looked(idle)
+    interrupt(customers_file, dsn, "PAUSED")
+    idle = start_worker()
+    wait_for_looks(idle)
     assert status(dsn) == "PAUSED"
     assert idle.submit(str(customers_file), resumes=1).result(PATIENCE_S) == 1
     until(dsn, "COMPLETED")
@@ -78,11 +78,11 @@ def test_a_paused_one_stays_paused_until_it_is_asked_for(
 
 
 def test_a_file_that_cannot_be_opened_blocks_nothing(
-    dsn, customers_folder, tmp_path, customers_file, working, check_customers
+    dsn, customers_folder, tmp_path, customers_file, start_worker, check_customers
 ):
     outside = csv(tmp_path / "outside.csv", 5000, seed=99)
-    interrupted(outside, dsn, "RUNNING", batches=1)
-    idle = working()
+    interrupt(outside, dsn, "RUNNING", batches=1)
+    idle = start_worker()
     until(dsn, "INTERRUPTED")
     assert idle.submit("customers.csv").result(PATIENCE_S) == 2
     until(dsn, "COMPLETED", job=2)
@@ -90,52 +90,52 @@ def test_a_file_that_cannot_be_opened_blocks_nothing(
 
 
 def test_a_file_that_comes_back_is_gone_on_with(
-    dsn, customers_file, customers_folder, working, check_customers, caplog
+    dsn, customers_file, customers_folder, start_worker, check_customers, caplog
 ):
-    interrupted(customers_file, dsn, "RUNNING")
+    interrupt(customers_file, dsn, "RUNNING")
     customers_file.rename(customers_folder / "aside.csv")
-    idle = working()
+    idle = start_worker()
     with caplog.at_level(logging.WARNING, "customer_panel.imports"):
         until(dsn, "INTERRUPTED")
-        looked(idle)
-    assert len([one for one in caplog.records if "waits for its file" in one.message]) == 1
+        wait_for_looks(idle)
+    assert len([record for record in caplog.records if "waits for its file" in record.message]) == 1
     (customers_folder / "aside.csv").rename(customers_file)
     until(dsn, "COMPLETED")
     check_customers()
 
 
-def test_a_changed_file_fails_and_is_left_alone(dsn, customers_file, pristine, working):
-    interrupted(customers_file, dsn)
+def test_a_changed_file_fails_and_is_left_alone(dsn, customers_file, pristine, start_worker):
+    interrupt(customers_file, dsn)
     payload = bytearray(customers_file.read_bytes())
     payload[500:510] = b"x" * 10
     customers_file.unlink()
     customers_file.write_bytes(payload)
-    working()
+    start_worker()
     until(dsn, "FAILED")
     assert jobs(dsn) == ["FAILED"]
 
 
 def test_one_behind_which_a_newer_one_of_its_feed_began_is_left_alone(
-    dsn, customers_file, customers_folder, working
+    dsn, customers_file, customers_folder, start_worker
 ):
     other = csv(customers_folder / "newer.csv", 2000, seed=3)
-    interrupted(customers_file, dsn)
-    idle = working()
+    interrupt(customers_file, dsn)
+    idle = start_worker()
     # Before the worker looks: it was asked for in the same moment.
     idle.submit(str(other)).exception(PATIENCE_S)
     wait_idle(idle)
     if len(jobs(dsn)) == 2:
         until(dsn, "COMPLETED", job=2)
-        looked(idle)
+        wait_for_looks(idle)
         assert jobs(dsn) == ["INTERRUPTED", "COMPLETED"]
         assert idle.submit(str(customers_file), resumes=1).result(PATIENCE_S) == 1
     until(dsn, "COMPLETED")
 
 
-def test_a_stream_that_was_killed_has_failed(dsn, customers_file, working):
-    interrupted(customers_file, dsn, "RUNNING")
+def test_a_stream_that_was_killed_has_failed(dsn, customers_file, start_worker):
+    interrupt(customers_file, dsn, "RUNNING")
     ask(dsn, "UPDATE imports SET file_path = NULL")
-    working()
+    start_worker()
     until(dsn, "FAILED")
 
 
@@ -147,13 +147,13 @@ def test_of_several_workers_one_runs_it(
     assert ended.exit == -9
     with contextlib.ExitStack() as stack, caplog.at_level(logging.WARNING):
         for _ in range(count):
-            stack.enter_context(at_work(dsn, customers_folder))
+            stack.enter_context(running_worker(dsn, customers_folder))
         until(dsn, "COMPLETED")
     check_customers()
     # The killed claim, and one more.
     assert ask(dsn, "SELECT epoch, status FROM imports") == [(2, "COMPLETED")]
     # Another test of this process may have set the level of our loggers.
-    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_small_one_is_not_begun_anew_by_a_worker_that_comes_late(
@@ -163,10 +163,10 @@ def test_a_small_one_is_not_begun_anew_by_a_worker_that_comes_late(
     path = csv(customers_folder / "small.csv", 3000, seed=5)
     for _ in range(5):
         with databases.copy(template) as dsn:
-            interrupted(path, dsn, "RUNNING", batches=1)
+            interrupt(path, dsn, "RUNNING", batches=1)
             with contextlib.ExitStack() as stack:
                 for _ in range(3):
-                    stack.enter_context(at_work(dsn, customers_folder))
+                    stack.enter_context(running_worker(dsn, customers_folder))
                 until(dsn, "COMPLETED")
             assert jobs(dsn) == ["COMPLETED"]
 
@@ -175,9 +175,9 @@ def test_a_small_one_is_not_begun_anew_by_a_worker_that_comes_late(
 
 
 def test_the_number_comes_as_soon_as_the_import_is_claimed(
-    dsn, customers_file, working, check_customers
+    dsn, customers_file, start_worker, check_customers
 ):
-    idle = working()
+    idle = start_worker()
     with held(dsn):
         number = idle.submit(str(customers_file), progress_every_ms=700).result(5)
         assert (status(dsn, number), idle.running) == ("RUNNING", number)
@@ -190,8 +190,10 @@ def test_the_number_comes_as_soon_as_the_import_is_claimed(
     assert idle.progress.phase == "done"
 
 
-def test_what_cannot_be_imported_is_told_and_makes_no_job(dsn, customers_folder, tmp_path, working):
-    idle = working()
+def test_what_cannot_be_imported_is_told_and_makes_no_job(
+    dsn, customers_folder, tmp_path, start_worker
+):
+    idle = start_worker()
     outside = csv(tmp_path / "outside.csv", 5)
     (customers_folder / "empty.csv").touch()
     (customers_folder / "header.csv").write_text("customer id,email\n")
@@ -211,9 +213,9 @@ def test_what_cannot_be_imported_is_told_and_makes_no_job(dsn, customers_folder,
 
 
 def test_what_fails_in_the_transaction_that_creates_leaves_no_job(
-    dsn, customers_file, working, check_customers
+    dsn, customers_file, start_worker, check_customers
 ):
-    idle = working()
+    idle = start_worker()
     key = Key(b"k" * 32, b"b" * 32)
     number = idle.submit(
         str(customers_file), created=lambda conn, job: take(conn, key, job)
@@ -234,8 +236,8 @@ def test_what_fails_in_the_transaction_that_creates_leaves_no_job(
     )
 
 
-def test_the_command_line_runs_one_and_the_worker_says_so(dsn, customers_file, working):
-    idle = working()
+def test_the_command_line_runs_one_and_the_worker_says_so(dsn, customers_file, start_worker):
+    idle = start_worker()
     with held(dsn) as let_go:
         other = threading.Thread(target=run, args=(customers_file, dsn))
         other.start()
@@ -248,10 +250,10 @@ def test_the_command_line_runs_one_and_the_worker_says_so(dsn, customers_file, w
 
 
 def test_an_order_that_comes_while_another_import_is_taken_up_is_refused(
-    dsn, customers_file, customers_folder, working, monkeypatch
+    dsn, customers_file, customers_folder, start_worker, monkeypatch
 ):
     other = csv(customers_folder / "other.csv", 100, seed=4)
-    interrupted(customers_file, dsn)
+    interrupt(customers_file, dsn)
     inside, go_on = threading.Event(), threading.Event()
     opened = worker.open_beneath
 
@@ -261,7 +263,7 @@ def test_an_order_that_comes_while_another_import_is_taken_up_is_refused(
         return opened(roots, path)
 
     monkeypatch.setattr(worker, "open_beneath", slow)
-    idle = working()
+    idle = start_worker()
     assert inside.wait(PATIENCE_S)
     order = idle.submit(str(other))
     go_on.set()
@@ -272,11 +274,11 @@ def test_an_order_that_comes_while_another_import_is_taken_up_is_refused(
 
 
 def test_a_pause_that_its_runner_did_not_live_to_obey_is_not_meant_for_the_next(
-    dsn, customers_file, working, check_customers
+    dsn, customers_file, start_worker, check_customers
 ):
-    interrupted(customers_file, dsn, "PAUSED")
+    interrupt(customers_file, dsn, "PAUSED")
     ask(dsn, "INSERT INTO import_requests VALUES (1, 'PAUSED')")
-    idle = working()
+    idle = start_worker()
     assert idle.submit(str(customers_file)).result(PATIENCE_S) == 1
     until(dsn, "COMPLETED")
     check_customers()

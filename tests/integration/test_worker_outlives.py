@@ -19,8 +19,8 @@ from support.waiting import wait_until
 from support.workers import (
     PATIENCE_S,
     ask,
-    at_work,
     jobs,
+    running_worker,
     until,
     wait_idle,
     wait_schema,
@@ -28,9 +28,9 @@ from support.workers import (
 
 
 @pytest.mark.parametrize("number", range(RUNS or 2))
-def test_lost_connections_are_made_anew(dsn, customers_file, working, check_customers, number):
+def test_lost_connections_are_made_anew(dsn, customers_file, start_worker, check_customers, number):
     draw = random.Random(6000 + number)
-    idle = working()
+    idle = start_worker()
     idle.submit(str(customers_file)).result(PATIENCE_S)
     for _ in range(3):
         time.sleep(draw.random() * 0.4)  # any moment of the import
@@ -54,7 +54,7 @@ def test_lost_connections_are_made_anew(dsn, customers_file, working, check_cust
 
 
 def test_a_bug_leaves_the_import_interrupted_and_is_tried_again(
-    dsn, customers_file, working, check_customers, monkeypatch, caplog
+    dsn, customers_file, start_worker, check_customers, monkeypatch, caplog
 ):
     monkeypatch.setattr(rests, "FIRST_S", 0.2)
     monkeypatch.setattr(worker, "LOOK_S", 0.1)
@@ -67,19 +67,19 @@ def test_a_bug_leaves_the_import_interrupted_and_is_tried_again(
         return apply(self, batch)
 
     monkeypatch.setattr(Writer, "apply", failing)
-    idle = working()
+    idle = start_worker()
     with caplog.at_level(logging.ERROR, "customer_panel.imports"):
         idle.submit(str(customers_file)).result(PATIENCE_S)
         until(dsn, "COMPLETED")
     check_customers()
     assert not failures
-    told = "\n".join(record.getMessage() for record in caplog.records)
-    assert "RuntimeError" in told
-    assert "failing" in told  # where it was
-    assert "ada@example.com" not in told
+    logged = "\n".join(record.getMessage() for record in caplog.records)
+    assert "RuntimeError" in logged
+    assert "failing" in logged  # where it was
+    assert "ada@example.com" not in logged
 
 
-def test_it_rests_longer_after_each_failure(dsn, customers_file, working, monkeypatch):
+def test_it_rests_longer_after_each_failure(dsn, customers_file, start_worker, monkeypatch):
     monkeypatch.setattr(rests, "FIRST_S", 0.1)
     monkeypatch.setattr(rests, "LONGEST_S", 2.0)
     monkeypatch.setattr(worker, "LOOK_S", 0.02)
@@ -93,17 +93,19 @@ def test_it_rests_longer_after_each_failure(dsn, customers_file, working, monkey
 
     apply = Writer.apply
     monkeypatch.setattr(Writer, "apply", failing)
-    idle = working()
+    idle = start_worker()
     idle.submit(str(customers_file)).result(PATIENCE_S)
     until(dsn, "COMPLETED")
     # Two lanes fail in one attempt, at nearly the same time.
-    waited = [later - one for one, later in itertools.pairwise(tried) if later - one > 0.05]
+    waited = [
+        later - earlier for earlier, later in itertools.pairwise(tried) if later - earlier > 0.05
+    ]
     assert len(waited) >= 3
-    assert all(later > one * 1.2 for one, later in itertools.pairwise(waited)), waited
+    assert all(later > earlier * 1.2 for earlier, later in itertools.pairwise(waited)), waited
 
 
 def test_no_values_of_rows_in_what_is_logged_of_the_database(
-    dsn, customers_file, working, monkeypatch, caplog
+    dsn, customers_file, start_worker, monkeypatch, caplog
 ):
     ask(
         dsn,
@@ -115,7 +117,7 @@ def test_no_values_of_rows_in_what_is_logged_of_the_database(
         "CREATE TRIGGER no BEFORE INSERT ON customers FOR EACH ROW WHEN (NEW.customer_id > 'd')"
         " EXECUTE FUNCTION no()",
     )
-    idle = working()
+    idle = start_worker()
     with caplog.at_level(logging.DEBUG):
         idle.submit(str(customers_file)).result(PATIENCE_S)
         until(dsn, "INTERRUPTED")
@@ -136,7 +138,7 @@ def test_a_database_that_is_away_is_waited_for_and_brought_back(
     def revive():
         held_servers.append(embedded.ensure_running(home))
 
-    with at_work(server.dsn, customers_folder, revive=revive) as idle:
+    with running_worker(server.dsn, customers_folder, revive=revive) as idle:
         wait_schema(idle)
         idle.submit(str(customers_file)).result(PATIENCE_S)
         embedded.stop(home, force=True)
@@ -146,8 +148,8 @@ def test_a_database_that_is_away_is_waited_for_and_brought_back(
         assert time.monotonic() - until_back < PATIENCE_S
         assert idle.is_alive()
     assert jobs(server.dsn) == ["COMPLETED"]
-    for one in held_servers:
-        os.close(one.users)
+    for server in held_servers:
+        os.close(server.users)
 
 
 def test_what_is_asked_while_the_database_is_away_fails_at_once(
@@ -156,7 +158,7 @@ def test_what_is_asked_while_the_database_is_away_fails_at_once(
     from customer_panel.errors import DatabaseUnreachable
 
     nowhere = "postgresql://127.0.0.1:1/nothing?connect_timeout=2"
-    with at_work(nowhere, customers_folder) as idle:
+    with running_worker(nowhere, customers_folder) as idle:
         for _ in range(3):
             began = time.monotonic()
             with pytest.raises(DatabaseUnreachable):
@@ -167,7 +169,7 @@ def test_what_is_asked_while_the_database_is_away_fails_at_once(
 
 
 def test_it_leaves_no_sessions_and_no_locks(dsn, customers_file, customers_folder):
-    with at_work(dsn, customers_folder) as idle:
+    with running_worker(dsn, customers_folder) as idle:
         idle.submit(str(customers_file)).result(PATIENCE_S)
         until(dsn, "COMPLETED")
         wait_idle(idle)

@@ -20,12 +20,12 @@ from support.waiting import held_midway
 from support.workers import (
     PATIENCE_S,
     ask,
-    at_work,
-    given_up,
     indexes,
-    interrupted,
+    interrupt,
     jobs,
-    requested,
+    request,
+    request_cancel,
+    running_worker,
     status,
     until,
     wait_idle,
@@ -34,14 +34,14 @@ from support.workers import (
 
 @pytest.mark.parametrize("number", range(RUNS or 3))
 def test_paused_and_resumed_at_any_time_it_comes_to_the_same(
-    dsn, customers_file, working, check_customers, number
+    dsn, customers_file, start_worker, check_customers, number
 ):
     draw = random.Random(4000 + number)
-    idle = working()
+    idle = start_worker()
     idle.submit(str(customers_file)).result(PATIENCE_S)
     for _ in range(4):
         time.sleep(draw.random() * 0.3)  # any moment of the import
-        requested(dsn, 1, "PAUSED")
+        request(dsn, 1, "PAUSED")
         wait_idle(idle)
         if status(dsn) == "COMPLETED":
             break
@@ -55,13 +55,13 @@ def test_paused_and_resumed_at_any_time_it_comes_to_the_same(
 
 @pytest.mark.parametrize("number", range(RUNS or 3))
 def test_cancelled_at_any_time_it_keeps_its_rows_and_has_its_keys(
-    dsn, customers_file, working, number
+    dsn, customers_file, start_worker, number
 ):
     draw = random.Random(5000 + number)
-    idle = working()
+    idle = start_worker()
     idle.submit(str(customers_file)).result(PATIENCE_S)
     time.sleep(draw.random() * 0.5)  # any moment of the import
-    requested(dsn, 1, "CANCELLED")
+    request(dsn, 1, "CANCELLED")
     wait_idle(idle)
     assert status(dsn) in ("CANCELLED", "COMPLETED")
     is_kept(dsn)
@@ -81,21 +81,23 @@ def is_kept(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("left", ["PAUSED", "INTERRUPTED"])
-def test_one_that_nobody_runs_is_given_up(dsn, customers_file, customers_folder, working, left):
-    interrupted(customers_file, dsn, left)
+def test_one_that_nobody_runs_is_given_up(
+    dsn, customers_file, customers_folder, start_worker, left
+):
+    interrupt(customers_file, dsn, left)
     assert indexes(dsn) == 1  # a first load: its keys are built at its end
     customers_file.unlink()
-    given_up(dsn, 1)
-    working()
+    request_cancel(dsn, 1)
+    start_worker()
     until(dsn, "CANCELLED")
     is_kept(dsn)
     assert ask(dsn, "SELECT count(*) FROM customers")[0][0] > 0
 
 
-def test_giving_up_can_be_killed_and_begun_again(dsn, customers_file, working, monkeypatch):
+def test_giving_up_can_be_killed_and_begun_again(dsn, customers_file, start_worker, monkeypatch):
     """Before the first key, and between the two."""
-    interrupted(customers_file, dsn, "PAUSED")
-    given_up(dsn, 1)
+    interrupt(customers_file, dsn, "PAUSED")
+    request_cancel(dsn, 1)
     monkeypatch.setattr(rests, "FIRST_S", 0.05)
     monkeypatch.setattr(worker, "LOOK_S", 0.05)
     made = keys.BUILD
@@ -110,23 +112,23 @@ def test_giving_up_can_be_killed_and_begun_again(dsn, customers_file, working, m
     original = keys.build
     monkeypatch.setattr(keys, "build", build)
     monkeypatch.setattr(keys, "BUILD", made)
-    working()
+    start_worker()
     until(dsn, "CANCELLED")
     assert len(tried) == 3
     is_kept(dsn)
 
 
 def test_a_stop_while_giving_up_leaves_it_to_the_next(dsn, customers_file, customers_folder):
-    interrupted(customers_file, dsn, "PAUSED")
-    given_up(dsn, 1)
-    with psycopg.connect(dsn) as writer, at_work(dsn, customers_folder) as first:
+    interrupt(customers_file, dsn, "PAUSED")
+    request_cancel(dsn, 1)
+    with psycopg.connect(dsn) as writer, running_worker(dsn, customers_folder) as first:
         # An index waits for who writes.
         writer.execute("LOCK TABLE customers IN ROW EXCLUSIVE MODE")
         until(dsn, "RUNNING")
         first.ask_stop()
         assert first.join(5)
     assert status(dsn) in ("INTERRUPTED", "RUNNING")
-    with at_work(dsn, customers_folder):
+    with running_worker(dsn, customers_folder):
         until(dsn, "CANCELLED")
     is_kept(dsn)
 
@@ -134,7 +136,7 @@ def test_a_stop_while_giving_up_leaves_it_to_the_next(dsn, customers_file, custo
 def test_a_stop_interrupts_and_the_next_worker_goes_on(
     dsn, customers_file, customers_folder, check_customers
 ):
-    with at_work(dsn, customers_folder) as first:
+    with running_worker(dsn, customers_folder) as first:
         with held_midway(dsn, lambda: first.submit(str(customers_file)).result(PATIENCE_S)):
             began = time.monotonic()
             first.ask_stop()
@@ -144,7 +146,7 @@ def test_a_stop_interrupts_and_the_next_worker_goes_on(
         with pytest.raises(Stopped):
             first.submit(str(customers_file))
     assert status(dsn) == "INTERRUPTED"
-    with at_work(dsn, customers_folder):
+    with running_worker(dsn, customers_folder):
         until(dsn, "COMPLETED")
     check_customers()
 
@@ -159,7 +161,7 @@ def test_a_stop_refuses_what_was_not_begun(dsn, customers_file, customers_folder
         return opened(roots, path)
 
     monkeypatch.setattr(worker, "open_beneath", slow)
-    with at_work(dsn, customers_folder) as idle:
+    with running_worker(dsn, customers_folder) as idle:
         first = idle.submit(str(customers_file))
         assert inside.wait(PATIENCE_S)
         second = idle.submit(str(customers_file))

@@ -18,14 +18,14 @@ FIELDS = {
 NULLABLE = FIELDS - {"id", "customerId", "createdAt", "updatedAt"}
 
 
-def someone(**fields: Any) -> dict[str, Any]:
+def customer_body(**fields: Any) -> dict[str, Any]:
     """A body for POST."""
     return {"firstName": "Ada", "email": f"someone{next(_numbers)}@example.com", **fields}
 
 
-def created(api: Api, **fields: Any) -> dict[str, Any]:
+def create_customer(api: Api, **fields: Any) -> dict[str, Any]:
     """A customer that was just made."""
-    return dict(ok(api.post("/customers", someone(**fields)), 201))
+    return dict(ok(api.post("/customers", customer_body(**fields)), 201))
 
 
 def csv(path: Path, rows: int, **how: Any) -> Path:

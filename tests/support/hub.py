@@ -52,7 +52,7 @@ class Page:
         return seen
 
 
-class House:
+class RunningHub:
     """A hub that runs, and the pages that look at it."""
 
     def __init__(self, hub: Hub, stack: contextlib.AsyncExitStack) -> None:
@@ -68,7 +68,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(dsn: str, **settings: Any) -> AsyncIterator[House]:
+async def running_hub(dsn: str, **settings: Any) -> AsyncIterator[RunningHub]:
     async with contextlib.AsyncExitStack() as stack:
         pool = make_pool(dsn)
         await pool.open()
@@ -76,7 +76,7 @@ async def house(dsn: str, **settings: Any) -> AsyncIterator[House]:
         hub = Hub(dsn, pool, Settings(**{"progress_every_ms": 200, **settings}))
         await hub.start()
         stack.push_async_callback(hub.close)
-        yield House(hub, stack)
+        yield RunningHub(hub, stack)
 
 
 def ends(messages: list[Message]) -> list[tuple[str, str]]:

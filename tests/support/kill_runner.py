@@ -65,12 +65,12 @@ class Runner:
         job |= {"path": str(path), "dsn": dsn, "answer": str(self.answer)}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
-        return int(self._told()["pid"])
+        return int(self._answer()["pid"])
 
     def wait(self) -> Ended:
-        code = self._told()["exit"]
-        is_told = self.answer.exists() and code == 0
-        return Ended(code, json.loads(self.answer.read_text()) if is_told else {})
+        code = self._answer()["exit"]
+        is_answered = self.answer.exists() and code == 0
+        return Ended(code, json.loads(self.answer.read_text()) if is_answered else {})
 
     def run(self, path: Path, dsn: str, kill_after_s: float | None = None, **job: Any) -> Ended:
         pid = self.start(path, dsn, **job)
@@ -85,7 +85,7 @@ class Runner:
             timer.cancel()
             timer.join()
 
-    def _told(self) -> dict[str, Any]:
+    def _answer(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert line, "the runner is gone"
@@ -112,7 +112,7 @@ def runner(tmp_path_factory) -> Iterator[Runner]:
 
 
 @pytest.fixture(scope="module")
-def mortal() -> Iterator[Databases]:
+def stoppable() -> Iterator[Databases]:
     """A PostgreSQL that may be stopped at any moment; nobody else uses it."""
     home = make_home()
     server = embedded.up(home)

@@ -56,7 +56,7 @@ def records(text: bytes, start: int, delimiter: bytes) -> Iterator[Record]:
             continue
         begin, fields, fault = at, [], None
         while True:
-            begun = at
+            start = at
             if text[at : at + 1] == b'"':
                 close = _closing_quote(text, at)
                 if close is None:
@@ -72,7 +72,7 @@ def records(text: bytes, start: int, delimiter: bytes) -> Iterator[Record]:
             while at < len(text) and text[at : at + 1] not in (b"\n", b"\r", delimiter):
                 at += 1
             fields.append(content + text[tail:at])
-            if at - begun > FIELD_LIMIT:
+            if at - start > FIELD_LIMIT:
                 fault = "field_over_limit"
             if text[at : at + 1] != delimiter:
                 break
@@ -155,30 +155,30 @@ def date(text: str, order: str | None) -> tuple[datetime.date | None, str | None
 
 
 def _date(text: str, order: str | None) -> datetime.date | str:
-    wrong = "unreadable_date"
+    unreadable = "unreadable_date"
     if match := re.fullmatch(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(.*)", text, re.S):
         rest = match[4]
         time = r"[Tt ](\d\d):(\d\d)(:(\d\d)([.,]\d+)?)?( ?(?:[Zz]|[+-]\d\d(:?\d\d)?))?"
         if rest:
             clock = re.fullmatch(time, rest, re.A)
             if not clock or int(clock[1]) > 24 or int(clock[2]) > 59 or int(clock[4] or 0) > 60:
-                return wrong
-        return _calendar(match[1], match[2], match[3]) or wrong
+                return unreadable
+        return _calendar(match[1], match[2], match[3]) or unreadable
     if match := re.fullmatch(r"([0-9]{4})([-/])([0-9]{1,2})\2([0-9]{1,2})", text):
-        return _calendar(match[1], match[3], match[4]) or wrong
+        return _calendar(match[1], match[3], match[4]) or unreadable
     if match := re.fullmatch(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})", text):
-        return _calendar(match[3], match[2], match[1]) or wrong
+        return _calendar(match[3], match[2], match[1]) or unreadable
     if match := re.fullmatch(r"([0-9]{1,2}) ([A-Za-z]+) ([0-9]{4})", text):
-        return _calendar(match[3], _month(match[2]), match[1]) or wrong
+        return _calendar(match[3], _month(match[2]), match[1]) or unreadable
     if match := re.fullmatch(r"([A-Za-z]+) ([0-9]{1,2}),? ([0-9]{4})", text):
-        return _calendar(match[3], _month(match[1]), match[2]) or wrong
+        return _calendar(match[3], _month(match[1]), match[2]) or unreadable
     if match := re.fullmatch(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})", text):
         mdy = _calendar(match[3], match[1], match[2])
         dmy = _calendar(match[3], match[2], match[1])
         if mdy and dmy and mdy != dmy:
             return {"mdy": mdy, "dmy": dmy}.get(order or "", "ambiguous_date")
-        return mdy or dmy or wrong
-    return wrong
+        return mdy or dmy or unreadable
+    return unreadable
 
 
 def _month(name: str) -> int:
@@ -322,9 +322,9 @@ class Reference:
             raw = text[record.start : record.end]
             try:
                 row, warning = _converted(record, raw, columns, order)
-            except Rejected as wrong:
+            except Rejected as error:
                 counts.skipped += 1
-                problem: tuple[str, str, str | None] | None = ("reject", wrong.code, wrong.name)
+                problem: tuple[str, str, str | None] | None = ("reject", error.code, error.name)
             else:
                 row_hash = (mapped, clear, tuple(row.items()))
                 rows.setdefault(str(row.pop("customer_id")), []).append((row, row_hash))

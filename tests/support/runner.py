@@ -116,10 +116,10 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             result = run_import(
                 source, job["dsn"], Options(), Tuning(**job.get("tuning", {})), stop=stop
             )
-    except CustomerPanelError as wrong:
-        answer |= {"error": wrong.code, "message": wrong.message}
-    except BaseException as wrong:  # told to the test, which fails with it
-        answer |= {"error": type(wrong).__name__, "message": str(wrong)}
+    except CustomerPanelError as error:
+        answer |= {"error": error.code, "message": error.message}
+    except BaseException as error:  # told to the test, which fails with it
+        answer |= {"error": type(error).__name__, "message": str(error)}
         raise
     else:
         answer["result"] = msgspec.to_builtins(result)

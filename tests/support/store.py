@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from customer_panel.api.customers import shapes as schemas
+from customer_panel.api.customers import shapes
 from customer_panel.customers import store
 from customer_panel.db.pool import Pool, connection, make_pool
 from customer_panel.errors import ValueTaken
@@ -18,7 +18,7 @@ RANGE = 8192  # ids; what customer_totals counts by
 
 
 @contextlib.asynccontextmanager
-async def opened(dsn: str) -> AsyncIterator[Pool]:
+async def open_pool(dsn: str) -> AsyncIterator[Pool]:
     pool = make_pool(dsn)
     await pool.open()
     try:
@@ -27,11 +27,11 @@ async def opened(dsn: str) -> AsyncIterator[Pool]:
         await pool.close()
 
 
-def asked(dsn: str, question: Callable[[Pool], Awaitable[Any]]) -> Any:
+def with_pool(dsn: str, question: Callable[[Pool], Awaitable[Any]]) -> Any:
     """What `question` comes to, with a pool of its own."""
 
     async def ask() -> Any:
-        async with opened(dsn) as pool:
+        async with open_pool(dsn) as pool:
             return await question(pool)
 
     return asyncio.run(ask())
@@ -69,11 +69,11 @@ async def ids_of_all_pages(pool: Pool, limit: int) -> list[int]:
         number += 1
 
 
-def shown(row: store.Row) -> schemas.Customer:
-    return schemas.Customer(*row)
+def shown(row: store.Row) -> shapes.Customer:
+    return shapes.Customer(*row)
 
 
-def one(conn: psycopg.Connection[Any], query: str, *values: Any) -> Any:
+def fetch_one(conn: psycopg.Connection[Any], query: str, *values: Any) -> Any:
     row = conn.execute(query.encode(), values).fetchone()
     assert row is not None
     return row[0] if len(row) == 1 else row
@@ -110,7 +110,7 @@ async def outcomes(attempts: list[Awaitable[Any]]) -> list[Any]:
 def lock_waits(conn: psycopg.Connection[Any]) -> int:
     """How many sessions of the database wait for a lock."""
     return int(
-        one(
+        fetch_one(
             conn,
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'",
@@ -124,5 +124,5 @@ def terminate(conn: psycopg.Connection[Any]) -> int:
         "FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'customer-panel:api'"
     )
-    count = one(conn, f"SELECT count(pg_terminate_backend(pid, 5000)) {ours}")
+    count = fetch_one(conn, f"SELECT count(pg_terminate_backend(pid, 5000)) {ours}")
     return int(count)

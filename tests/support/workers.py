@@ -81,18 +81,18 @@ def indexes(dsn: str) -> int:
 
 
 @pytest.fixture
-def working(dsn, customers_folder):
+def start_worker(dsn, customers_folder):
     """Starts workers; all are ended with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(**how: Any) -> Worker:
-            return stack.enter_context(at_work(dsn, customers_folder, **how))
+            return stack.enter_context(running_worker(dsn, customers_folder, **how))
 
         yield start
 
 
 @contextlib.contextmanager
-def at_work(dsn: str, customers_folder: Path, **how: Any) -> Iterator[Worker]:
+def running_worker(dsn: str, customers_folder: Path, **how: Any) -> Iterator[Worker]:
     settings = Settings(import_roots=(customers_folder,), batch_rows=BATCH_ROWS)
     worker = Worker(dsn, settings, **how)
     worker.start()
@@ -134,35 +134,35 @@ def jobs(dsn: str) -> list[str]:
     return [row[0] for row in ask(dsn, "SELECT status FROM imports ORDER BY id")]
 
 
-def requested(dsn: str, job: int, what: str) -> None:
+def request(dsn: str, job: int, what: str) -> None:
     """As the API asks the runner."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(statement("ask_import"), {"import_id": job, "requested": what})
 
 
-def given_up(dsn: str, job: int) -> None:
+def request_cancel(dsn: str, job: int) -> None:
     """As the API asks for the end of an import that nobody runs."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         assert conn.execute(statement("ask_waiting_import"), {"import_id": job}).fetchone()
 
 
-def interrupted(path: Path, dsn: str, status: str = "INTERRUPTED", batches: int = 3) -> None:
+def interrupt(path: Path, dsn: str, status: str = "INTERRUPTED", batches: int = 3) -> None:
     """An import that was stopped after some batches, or claims to run and does not."""
     stop = Stop()
 
-    def told(found):
-        if found.counts.inserted > batches * BATCH_ROWS:
+    def on_progress(progress):
+        if progress.counts.inserted > batches * BATCH_ROWS:
             stop.ask("PAUSED" if status == "PAUSED" else "INTERRUPTED")
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(progress, "EVERY_S", 0)
         with pytest.raises(Stopped):
-            run(path, dsn, told=told, stop=stop, batch_rows=BATCH_ROWS, lanes=2)
+            run(path, dsn, told=on_progress, stop=stop, batch_rows=BATCH_ROWS, lanes=2)
     if status == "RUNNING":
         ask(dsn, "UPDATE imports SET status = 'RUNNING'")
 
 
-def looked(idle: Worker, times: int = 3) -> None:
+def wait_for_looks(idle: Worker, times: int = 3) -> None:
     """Returns when the worker has looked for imports so many times, and did nothing else between."""
     has_looked = threading.Semaphore(0)
     look = idle._look

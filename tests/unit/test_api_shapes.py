@@ -32,7 +32,7 @@ def test_the_pattern_of_a_date_is_the_calendar():
             for number in range(day.day + 1, 40):
                 assert not DAY.search(f"{text[:8]}{number}")
         day += timedelta(days=1)
-    for wrong in (
+    for text in (
         "0000-01-01",
         "2021-00-10",
         "2021-13-01",
@@ -40,7 +40,7 @@ def test_the_pattern_of_a_date_is_the_calendar():
         "2021-1-1",
         "10000-01-01",
     ):
-        assert not DAY.search(wrong)
+        assert not DAY.search(text)
     assert DAY.search("9999-12-31")
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_object_is_refused(body):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "status"),
+    ("error", "status"),
     [
         (NoSuchCustomer(), 404),
         (CustomerMoved(), 412),
@@ -147,9 +147,9 @@ def test_what_is_no_object_is_refused(body):
         (errors.SettingsError(), 500),
     ],
 )
-def test_what_is_raised_is_one_answer(wrong, status):
-    answer = as_api_error(wrong)
+def test_what_is_raised_is_one_answer(error, status):
+    answer = as_api_error(error)
     assert answer.status == status
-    told = msgspec.json.decode(error_bytes(status, answer.message, answer.details))
-    assert told["error"]["code"] == CODES[status]
+    body = msgspec.json.decode(error_bytes(status, answer.message, answer.details))
+    assert body["error"]["code"] == CODES[status]
     assert (answer.headers == {"Retry-After": "1"}) is (status == 503)

@@ -25,11 +25,11 @@ def documented(title: str) -> dict[str, str]:
 
 
 def test_python_and_rust_have_one_customer() -> None:
-    told = [
+    expected = [
         (column.name, column.camel, column.kind, column.limit, list(column.aliases))
         for column in customer.COLUMNS
     ]
-    assert _native.customer_fields() == told
+    assert _native.customer_fields() == expected
 
 
 def test_names_are_unique_and_of_one_form() -> None:
@@ -46,8 +46,8 @@ def test_names_are_unique_and_of_one_form() -> None:
     ("title", "is_warning"), [("Rejects", False), ("Warnings", True)], ids=["rejects", "warnings"]
 )
 def test_every_finding_has_a_line_in_the_docs(title: str, is_warning: bool) -> None:
-    told = {code: text for code, text, warns in _native.finding_codes() if warns == is_warning}
-    assert documented(title) == told
+    expected = {code: text for code, text, warns in _native.finding_codes() if warns == is_warning}
+    assert documented(title) == expected
 
 
 def test_every_exception_has_a_line_in_the_docs() -> None:

@@ -11,6 +11,7 @@ from customer_panel._native import generate
 from customer_panel.imports import import_customers
 from customer_panel.imports.engine import finish
 from customer_panel.imports.sources import opened
+from support.waiting import wait_until
 
 
 @pytest.fixture
@@ -26,19 +27,19 @@ def ids_of(path):
 
 
 @pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "others write"])
-def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
+def test_a_first_load_merges_hand_made_customers_and_keeps_what_the_person_wrote(
     dsn, path, monkeypatch, is_alone
 ):
-    twins = ids_of(path)[100:110]
+    hand_made = ids_of(path)[100:110]
     build = finish.keys.build
 
     def made_by_hand_before(connect, claim, settle):
         with psycopg.connect(dsn) as conn:
-            for number, twin in enumerate(twins):
-                city = "Handmade" if number % 2 else None
+            for number, identity in enumerate(hand_made):
+                city = "Handtown" if number % 2 else None
                 conn.execute(
                     "INSERT INTO customers (customer_id, first_name, city) VALUES (%s, 'Hand', %s)",
-                    (twin, city),
+                    (identity, city),
                 )
         build(connect, claim, settle)
 
@@ -49,7 +50,7 @@ def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
     with psycopg.connect(dsn) as conn:
         rows = conn.execute(
             "SELECT first_name, city, edited_fields, import_id FROM customers WHERE customer_id = ANY(%s)",
-            (twins,),
+            (hand_made,),
         ).fetchall()
         total, distinct = conn.execute(
             "SELECT count(*), count(DISTINCT customer_id) FROM customers"
@@ -58,16 +59,16 @@ def test_a_first_load_merges_twins_and_keeps_what_the_person_wrote(
         keys = conn.execute(
             "SELECT count(*) FROM pg_index WHERE indrelid = 'customers'::regclass AND indisvalid"
         ).fetchone()[0]
-    assert len(rows) == len(twins)
+    assert len(rows) == len(hand_made)
     assert all(row[0] == "Hand" and row[2] & 2 and row[3] == result.job_id for row in rows)
-    assert sum(row[1] == "Handmade" for row in rows) == 5
+    assert sum(row[1] == "Handtown" for row in rows) == 5
     assert all(row[1] for row in rows), "what the person left empty the file fills"
     assert total == distinct
     assert keys == 3
     # The ten made by hand are not an import's to count; who makes one does.
-    assert counted == total - len(twins)
-    assert result.rows_protected == len(twins)
-    assert result.rows_inserted == total - len(twins)
+    assert counted == total - len(hand_made)
+    assert result.rows_protected == len(hand_made)
+    assert result.rows_inserted == total - len(hand_made)
 
 
 def test_a_build_gives_way_to_a_writer(dsn, path, monkeypatch):
@@ -77,11 +78,13 @@ def test_a_build_gives_way_to_a_writer(dsn, path, monkeypatch):
 
     def write() -> None:
         with psycopg.connect(dsn, autocommit=True) as conn:
-            while not conn.execute(
+            waiting = (
                 "SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock' AND NOT granted"
                 " AND relation = 'customers'::regclass"
-            ).fetchone()[0]:
-                pass
+            )
+            wait_until(
+                "the build waits for the lock", lambda: conn.execute(waiting).fetchone() != (0,), 10
+            )
             conn.execute("INSERT INTO customers (customer_id) VALUES ('made by hand')")
         written.set()
 
