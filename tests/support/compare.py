@@ -1,4 +1,4 @@
-"""What is compared when two imports should have come to the same: the table, counts, rejects."""
+"""What must be equal after two imports of the same file: the table, counts, rejects."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Hubs in this process and pages that look at them, without HTTP between them; jobs as rows, for what
-no import does at will.
+"""Hubs in this process, and pages that read their streams without HTTP.
+
+Jobs are written as rows where a test needs what no import does on demand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ VIEW = View(recent=20, total_rows=None)
 
 
 class Page:
-    """A client of the hub, without HTTP between them."""
+    """A client of the hub."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -43,7 +44,7 @@ class Page:
         return seen
 
     async def quiet(self, seconds: float = 0.3) -> list[Message]:
-        """What comes in so many seconds."""
+        """The messages of so many seconds, which may be none."""
         seen: list[Message] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -53,14 +54,14 @@ class Page:
 
 
 class RunningHub:
-    """A hub that runs, and the pages that look at it."""
+    """A hub that runs, and opens pages."""
 
     def __init__(self, hub: Hub, stack: contextlib.AsyncExitStack) -> None:
         self.hub = hub
         self._stack = stack
 
     async def page(self, last: str | None = None, view: View = VIEW) -> tuple[Page, Message]:
-        """A new page, and its snapshot."""
+        """A new page and its first message, the snapshot. `last` is a Last-Event-ID."""
         page = Page(await self._stack.enter_async_context(self.hub.opened(view, last)))
         snapshot = await page.message()
         assert snapshot.kind == "snapshot"

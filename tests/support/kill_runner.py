@@ -58,7 +58,7 @@ class Runner:
         )
 
     def start(self, path: Path, dsn: str, **job: Any) -> int:
-        """The process number of a new import."""
+        """Starts an import; its process number."""
         assert self.process.stdin
         self.answer = self.folder / "answer.json"
         self.answer.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def stoppable() -> Iterator[Databases]:
 
 @dataclass
 class Scene:
-    """An import that can be repeated from the same state, and what it comes to when left alone."""
+    """An import that can be repeated from the same state, and its result when nobody disturbs it."""
 
     path: Path
     before: str  # the database to copy
@@ -140,7 +140,7 @@ class Scene:
         return row[0] if row and row[0] >= self.job_id and row[1] == "COMPLETED" else None
 
     def check(self, dsn: str) -> None:
-        """The import has come to what it comes to when nobody disturbs it."""
+        """The result is that of an import that nobody disturbs."""
         job = self.newest(dsn)
         assert job is not None
         assert settled(dsn, job) == self.counts

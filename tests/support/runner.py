@@ -53,7 +53,7 @@ class Moments:
             threading.Timer(self.during_s, kill_myself).start()
 
     def watch(self) -> None:
-        """Every statement, COPY and commit passes by from now on."""
+        """Counts every statement, COPY and commit from now on."""
 
         def watched(owner: Any, method: str, name: Callable[..., str]) -> None:
             original = getattr(owner, method)
@@ -118,7 +118,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             )
     except CustomerPanelError as error:
         answer |= {"error": error.code, "message": error.message}
-    except BaseException as error:  # told to the test, which fails with it
+    except BaseException as error:  # the test fails with it
         answer |= {"error": type(error).__name__, "message": str(error)}
         raise
     else:

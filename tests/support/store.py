@@ -1,4 +1,4 @@
-"""Customers without HTTP: the store through a pool, and what the table must hold by then."""
+"""The store of customers through a pool, without HTTP, and questions to its tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from customer_panel.customers import store
 from customer_panel.db.pool import Pool, connection, make_pool
 from customer_panel.errors import ValueTaken
 
-RANGE = 8192  # ids; what customer_totals counts by
+RANGE = 8192  # ids; customer_totals has a row for each range
 
 
 @contextlib.asynccontextmanager
@@ -28,7 +28,7 @@ async def open_pool(dsn: str) -> AsyncIterator[Pool]:
 
 
 def with_pool(dsn: str, question: Callable[[Pool], Awaitable[Any]]) -> Any:
-    """What `question` comes to, with a pool of its own."""
+    """The result of `question`, which gets a pool of its own."""
 
     async def ask() -> Any:
         async with open_pool(dsn) as pool:
@@ -119,7 +119,7 @@ def lock_waits(conn: psycopg.Connection[Any]) -> int:
 
 
 def terminate(conn: psycopg.Connection[Any]) -> int:
-    """Ends every session of the API, and waits until they are gone."""
+    """Ends every session of the API; how many. Returns when they are gone."""
     ours = (
         "FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'customer-panel:api'"

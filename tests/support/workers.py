@@ -1,4 +1,4 @@
-"""Workers of servers, and imports in the states that they may meet."""
+"""Workers as a server runs them, and imports in the states in which they may find them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.waiting import wait_until
 ROWS = 40_000
 BATCH_ROWS = 1000
 PATIENCE_S = 30.0
-TAKEN_UP_S = 2.0  # an interrupted import goes on within
+TAKEN_UP_S = 2.0  # within this time an interrupted import goes on
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def customers_folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def pristine(databases, template, tmp_path_factory):
-    """A file, and what its import comes to when nobody disturbs it."""
+    """A file, and the digest and counts after an import that nobody disturbs."""
     path = csv(
         tmp_path_factory.mktemp("pristine") / "customers.csv",
         ROWS,
@@ -61,7 +61,7 @@ def customers_file(pristine, customers_folder):
 
 @pytest.fixture
 def check_customers(pristine, dsn):
-    """The import has come to what it comes to when nobody disturbs it."""
+    """The table and the counts are those of an import that nobody disturbs."""
 
     def check_customers(job: int = 1) -> None:
         assert digest(dsn) == pristine[1]
@@ -135,19 +135,19 @@ def jobs(dsn: str) -> list[str]:
 
 
 def request(dsn: str, job: int, what: str) -> None:
-    """As the API asks the runner."""
+    """Asks the runner of the import for `what`, as the API does."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(statement("ask_import"), {"import_id": job, "requested": what})
 
 
 def request_cancel(dsn: str, job: int) -> None:
-    """As the API asks for the end of an import that nobody runs."""
+    """Cancels an import that nobody runs, as the API does."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         assert conn.execute(statement("ask_waiting_import"), {"import_id": job}).fetchone()
 
 
 def interrupt(path: Path, dsn: str, status: str = "INTERRUPTED", batches: int = 3) -> None:
-    """An import that was stopped after some batches, or claims to run and does not."""
+    """Leaves an import that was stopped after some batches; RUNNING: its runner is gone."""
     stop = Stop()
 
     def on_progress(progress):
@@ -163,7 +163,7 @@ def interrupt(path: Path, dsn: str, status: str = "INTERRUPTED", batches: int = 
 
 
 def wait_for_looks(idle: Worker, times: int = 3) -> None:
-    """Returns when the worker has looked for imports so many times, and did nothing else between."""
+    """Returns when the worker has looked for imports so many times."""
     has_looked = threading.Semaphore(0)
     look = idle._look
 
