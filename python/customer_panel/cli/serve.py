@@ -179,6 +179,7 @@ def _server(
     from customer_panel.api.app import create_app
     from customer_panel.api.middleware import logs
     from customer_panel.api.middleware.protocol import Protocol
+    from customer_panel.api.state import AppState
 
     class Server(uvicorn.Server):
         """With our signal handling: it ends the streams and the import too."""
@@ -193,7 +194,7 @@ def _server(
 
             def stop() -> None:
                 self.should_exit = True
-                app.state.begin_shutdown()
+                state.begin_shutdown()
 
             # Not in the signal handler itself: the code that it interrupted may hold a lock.
             shutdown.on_request(lambda: loop.call_soon_threadsafe(stop))
@@ -203,9 +204,9 @@ def _server(
                 shutdown.on_request(lambda: None)
 
     logs.configure()
-    app = create_app(settings, database)
+    state = AppState(settings)
     config = uvicorn.Config(
-        app,
+        create_app(state, database),
         http=Protocol,
         ws="none",
         lifespan="on",

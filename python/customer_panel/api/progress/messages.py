@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from customer_panel.api.customers.shapes import Customer, Timestamp
-from customer_panel.api.http.envelope import encode, timestamp
+from customer_panel.api.customers.shapes import Customer
+from customer_panel.api.http.envelope import Timestamp, encode, timestamp
 from customer_panel.imports.model import COUNTERS, Phase
 from customer_panel.imports.queries.snapshot import Standing
 from customer_panel.imports.states import Status
