@@ -21,10 +21,11 @@ AnyRequest = Request[Any, Any, Any]
 
 
 async def guard(request: AnyRequest) -> Response[None] | None:
-    """None: the handler may run. Answers OPTIONS itself. Raises ApiError 401, 403, 408, 413, 415, 503.
+    """Lets a request pass to its handler (None), or answers it: OPTIONS.
 
-    A handler's `opt` changes what is checked: `"is_public": True` (no key is needed),
-    `"scope": "import"` (instead of the scope of the method), `"needs_schema": False` (no database).
+    Raises ApiError 401, 403, 408, 413, 415 or 503. A handler's `opt` changes what is checked:
+    `"is_public": True` (no key is needed), `"scope": "import"` (instead of the scope of the method),
+    `"needs_schema": False` (no database is needed).
     """
     method = request.method
     state = panel(request)
@@ -76,7 +77,8 @@ def _unauthorized(message: str) -> ApiError:
 async def _read_body(request: AnyRequest, method: str) -> None:
     """Reads the body, which stays in the request; Litestar limits its size (BODY_BYTES)."""
     kind = request.headers.get("content-type")
-    # Even without a body: a form on another site's page could send such a request.
+    # Even without a body: a form on another site's page could send such a request, and start an
+    # import.
     if kind is None and method != "DELETE":
         raise ApiError(415, "Content-Type: application/json is needed")
     if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":

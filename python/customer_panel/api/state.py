@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class AppState:
     """Made with the app. What needs the database exists once the app's lifespan has started."""
 
-    dsn: str  # without a pooler: for sessions that listen, lock or stay open
+    dsn: str  # not through a pooler: for sessions that listen, lock or stay open
     pool: Pool
     worker: Worker
     hub: Hub

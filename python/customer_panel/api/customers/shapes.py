@@ -21,7 +21,7 @@ from customer_panel.customers.values import RUN, SPACES
 class Customer(msgspec.Struct, rename="camel", frozen=True):
     """A customer as every answer shows it."""
 
-    # Without the limits of requests: a file's e-mail addresses and websites are taken as they are.
+    # No limits, unlike in requests: e-mail addresses and websites of files are stored as they are.
     id: Annotated[int, Meta(examples=[2000001], extra_json_schema={"extra": {"format": "int64"}})]
     customer_id: Annotated[str, Meta(examples=["dE014d010c7ab0c"])]
     first_name: Annotated[str, Meta(examples=["Ada"])] | None
@@ -76,9 +76,9 @@ def _class(characters: str) -> str:
 
 
 _SPACE = _class(SPACES).replace(_class(RUN), rf"\u{ord(RUN[0]):04x}-\u{ord(RUN[-1]):04x}")
-# What a name in an address cannot hold unquoted, control characters, and white space.
+# The name in an e-mail address: no character that needs quotes, no control character, no white space.
 _NAME = rf"[^{_SPACE}\u0000-\u0020\u007f-\u00a0{_class(chr(34) + '(),:;<>@[]' + chr(92))}]+"
-# Of ASCII, letters, digits, hyphen and underscore only.
+# A label of a domain: of ASCII only letters, digits, hyphen and underscore.
 _LABEL = rf"[^{_SPACE}\u0000-\u002c\u002e\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u00a0]+"
 
 NOT_BLANK = rf"^[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
@@ -108,7 +108,7 @@ def _limits(name: str, example: str, pattern: str = NOT_NUL, refused: str = "has
 Identity = Annotated[
     str, _limits("customer_id", "dE014d010c7ab0c", NOT_BLANK, "is blank or has a NUL")
 ]
-# Without an example: it would be another customer's.
+# Without an example: that would be the identity of another customer.
 SameIdentity = Annotated[
     str,
     Meta(
