@@ -53,8 +53,8 @@ class BodyOptional(Operation):
 
 
 Id = Annotated[str, id_parameter("The number of an import.")]
-# What all operations share that change an import.
-CHANGES: dict[str, Any] = {
+# What all operations share that act on an import.
+ACTION: dict[str, Any] = {
     "operation_class": BodyOptional,
     "return_dto": None,
     "status_code": 200,
@@ -69,7 +69,7 @@ DEFAULTS, NOTHING = StartImport(), Nothing()
 @post(
     "/customers/sync",
     dto=JsonBody[StartImport],
-    **CHANGES,
+    **ACTION,
     operation_id="startImport",
     summary="Start an import",
     responses=responses(400, 409, 413, 415, 503),
@@ -119,7 +119,7 @@ async def get_import(request: AnyRequest, job: Id) -> Answer[JobResponse]:
 @post(
     "/imports/{id:str}/pause",
     dto=JsonBody[Nothing],
-    **CHANGES,
+    **ACTION,
     operation_id="pauseImport",
     summary="Pause a running import at the next batch border",
     responses=responses(400, 404, 409, 413, 415, 503),
@@ -144,7 +144,7 @@ async def pause_import(
 @post(
     "/imports/{id:str}/cancel",
     dto=JsonBody[Nothing],
-    **CHANGES,
+    **ACTION,
     operation_id="cancelImport",
     summary="Give an import up; what it wrote stays",
     responses=responses(400, 404, 409, 413, 415, 503),
@@ -173,7 +173,7 @@ async def cancel_import(
 @post(
     "/imports/{id:str}/resume",
     dto=JsonBody[Nothing],
-    **CHANGES,
+    **ACTION,
     operation_id="resumeImport",
     summary="Go on with a paused or interrupted import",
     responses=responses(400, 404, 409, 413, 415, 503),
