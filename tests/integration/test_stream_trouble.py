@@ -39,16 +39,16 @@ def test_progress_is_overwritten_and_ends_are_not(dsn):
     async def fill() -> None:
         stream = Stream(VIEW, None)
         for number in range(1000):
-            stream.show(b"progress %d" % number)
-            stream.beat(b"beat %d" % number)
-        stream.tell(b"done 1")
+            stream.put_progress(b"progress %d" % number)
+            stream.put_heartbeat(b"beat %d" % number)
+        stream.put(b"done 1")
         for number in range(1000):
-            stream.show(b"progress %d" % number)
-            stream.beat(b"beat %d" % number)
+            stream.put_progress(b"progress %d" % number)
+            stream.put_heartbeat(b"beat %d" % number)
         assert [await stream.next() for _ in range(3)] == [b"done 1", b"progress 999", b"beat 999"]
         # Behind a number of ends it is ended: its client comes back and asks for them.
         for number in range(MOST_WAITING + 1):
-            stream.tell(b"done %d" % number)
+            stream.put(b"done %d" % number)
         assert await stream.next() is None
 
     asyncio.run(fill())

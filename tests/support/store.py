@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from customer_panel.api.customers import shapes
+from customer_panel.api.customers.shapes import Customer
 from customer_panel.customers import store
 from customer_panel.db.pool import Pool, connection, make_pool
 from customer_panel.errors import ValueTaken
@@ -69,8 +69,8 @@ async def ids_of_all_pages(pool: Pool, limit: int) -> list[int]:
         number += 1
 
 
-def shown(row: store.Row) -> shapes.Customer:
-    return shapes.Customer(*row)
+def shown(row: store.Row) -> Customer:
+    return Customer(*row)
 
 
 def fetch_one(conn: psycopg.Connection[Any], query: str, *values: Any) -> Any:

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from psycopg import errors as pg
 
 from customer_panel import errors
-from customer_panel.api.customers import shapes as schemas
+from customer_panel.api.customers import shapes
+from customer_panel.api.http.body import decoded
 from customer_panel.api.http.envelope import encode
 from customer_panel.api.http.errors import CODES, ApiError, as_api_error, error_bytes
 from customer_panel.customer import COLUMNS
 from customer_panel.customers import store, values
 from customer_panel.errors import CustomerMoved, IdentityStays, NoSuchCustomer, ValueTaken
 
-DAY = re.compile(schemas.DAY)
+DAY = re.compile(shapes.DAY)
 
 
 def test_the_pattern_of_a_date_is_the_calendar():
@@ -74,7 +75,7 @@ VALID = {"firstName": "Ada", "email": "ada@example.com"}
 def test_a_text_that_is_taken_can_be_stored(text):
     body = encode(VALID | {"city": text, "aboutCustomer": text}) if _is_utf8(text) else b""
     try:
-        found = schemas.decoded(body, schemas.CreateCustomer)
+        found = decoded(body, shapes.CreateCustomer)
     except ApiError:
         return
     assert "\0" not in (found.city or "")
@@ -98,18 +99,18 @@ def test_limits_are_those_of_the_customer(column):
         "website": lambda n: "https://example.com/" + "x" * (n - 20),
         "email": lambda n: "a" * (n - 12) + "@example.com",
     }.get(column.name, lambda n: "𝒳" * n)
-    for kind, required in ((schemas.CreateCustomer, VALID), (schemas.UpdateCustomer, {})):
-        taken = schemas.decoded(encode(required | {column.camel: longest(column.limit)}), kind)
+    for kind, required in ((shapes.CreateCustomer, VALID), (shapes.UpdateCustomer, {})):
+        taken = decoded(encode(required | {column.camel: longest(column.limit)}), kind)
         assert getattr(taken, column.name) == longest(column.limit)
         with pytest.raises(ApiError) as refused:
-            schemas.decoded(encode(required | {column.camel: longest(column.limit + 1)}), kind)
+            decoded(encode(required | {column.camel: longest(column.limit + 1)}), kind)
         assert [detail.field for detail in refused.value.details or ()] == [column.camel]
 
 
 def test_every_fault_is_named_at_once():
     body = {"firstName": " ", "email": "x", "phone1": 5, "nickname": "x", "city": "\0"}
     with pytest.raises(ApiError) as refused:
-        schemas.decoded(encode(body), schemas.CreateCustomer)
+        decoded(encode(body), shapes.CreateCustomer)
     assert {detail.field for detail in refused.value.details or ()} == set(body)
 
 
@@ -119,7 +120,7 @@ def test_every_fault_is_named_at_once():
 )
 def test_what_is_no_object_is_refused(body):
     with pytest.raises(ApiError) as refused:
-        schemas.decoded(body, schemas.CreateCustomer)
+        decoded(body, shapes.CreateCustomer)
     assert refused.value.status == 400
 
 

@@ -1,4 +1,4 @@
-"""Between the route and its handler: who may call, and what a body may be."""
+"""Checks between the route and its handler: who may call it, and with what body."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ AnyRequest = Request[Any, Any, Any]
 
 
 async def guard(request: AnyRequest) -> Response[None] | None:
-    """Lets a request pass to its handler; None means so. Raises ApiError: 401, 403, 408, 413, 415 or 503.
+    """Lets a request pass to its handler (None), or answers it: OPTIONS.
 
-    Handlers say in their `opt` what differs: `"is_public": True` needs no key, `"scope": "import"`
-    another one than the method does, `"needs_schema": False` no database.
+    Raises ApiError 401, 403, 408, 413, 415 or 503. A handler's `opt` changes what is checked:
+    `"is_public": True` (no key is needed), `"scope": "import"` (instead of the scope of the method),
+    `"needs_schema": False` (no database is needed).
     """
     method = request.method
     state = panel(request)
     if method == "OPTIONS":
-        # Litestar's own answer leaves out methods that were registered later.
+        # Litestar's own answer omits the methods of handlers registered later.
         allowed = state.methods[request.scope["path_template"]]
         return Response(None, status_code=204, headers={"Allow": allowed})
     opt = request.route_handler.opt
@@ -74,9 +75,10 @@ def _unauthorized(message: str) -> ApiError:
 
 
 async def _read_body(request: AnyRequest, method: str) -> None:
-    """Reads the body, which the request keeps; the size is the route's to limit."""
+    """Reads the body, which stays in the request; Litestar limits its size (BODY_BYTES)."""
     kind = request.headers.get("content-type")
-    # Without a body too: a form of another site's page could send that, and start an import.
+    # Even without a body: a form on another site's page could send such a request, and start an
+    # import.
     if kind is None and method != "DELETE":
         raise ApiError(415, "Content-Type: application/json is needed")
     if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
@@ -85,7 +87,7 @@ async def _read_body(request: AnyRequest, method: str) -> None:
         async with asyncio.timeout(BODY_S):
             await request.body()
     except InternalServerException:
-        # Litestar's way to say that the client has gone; nobody hears the answer.
+        # Litestar raises it when the client has closed the connection.
         raise ApiError(400, "The body ended early") from None
     except TimeoutError:
         raise ApiError(

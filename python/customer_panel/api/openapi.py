@@ -1,5 +1,6 @@
-"""The OpenAPI document, and Swagger UI to read it with: all of it from here, for machines without
-the internet.
+"""The OpenAPI document, and Swagger UI to read it with.
+
+All of it is served from here: it works on machines without the internet.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from customer_panel.api.http.envelope import Answer, encode
 from customer_panel.api.http.errors import CODES, error_bytes
 
 FOLDER = Path(__file__).parent / "static"
-# What the page loads, and nothing else below the folder.
+# What the page loads; nothing else of the folder is served.
 ASSETS = {
     "init.js": "text/javascript; charset=utf-8",
     "swagger-ui/swagger-ui.css": "text/css; charset=utf-8",
@@ -63,8 +64,8 @@ class Document:
 
     @functools.cached_property
     def payload(self) -> bytes:
-        # An app that nobody calls: one that is served would also serve pages that load their
-        # scripts from elsewhere.
+        # A separate app: Litestar serves its own pages with the document, and those load scripts
+        # from other sites.
         app = Litestar(
             self._routers,
             openapi_config=_config(needs_key=self._needs_key),
@@ -75,12 +76,12 @@ class Document:
             if isinstance(route, HTTPRoute) and route.path_format in described["paths"]:
                 for handler in route.route_handlers:
                     self._complete(handler, described["paths"][route.path_format])
-        # Relative to the document's own place: behind a proxy too.
+        # Relative to the document's address, so that it is right behind a proxy.
         described["servers"] = [{"url": "/"}]
         return encode(described)
 
     def _complete(self, handler: HTTPRouteHandler, operations: dict[str, Any]) -> None:
-        """Says what Litestar does not know, or does not say."""
+        """Adds what Litestar cannot know: bodies that may be omitted, keys, the ticket of streams."""
         for method in handler.http_methods:
             operation = operations.get(method.lower())
             if operation is None:
@@ -99,7 +100,7 @@ class Document:
 
 
 def _refusal(status: int) -> dict[str, Any]:
-    """What is said of an answer to a caller without the right key."""
+    """The description of the answer to a caller without the right key."""
     example = msgspec.json.decode(error_bytes(status, HTTPStatus(status).phrase))
     return {
         "description": HTTPStatus(status).phrase,
@@ -113,7 +114,7 @@ def _refusal(status: int) -> dict[str, Any]:
 
 
 def _config(*, needs_key: bool) -> OpenAPIConfig:
-    """What is said of the API as a whole. Without keys in the settings none is asked for."""
+    """The parts of the document that describe the API as a whole."""
     return OpenAPIConfig(
         title="Customer Panel",
         version=__version__,
@@ -138,7 +139,7 @@ def _config(*, needs_key: bool) -> OpenAPIConfig:
 @get("/docs-json", opt=PUBLIC, include_in_schema=False)
 async def get_document(request: Request[Any, Any, Any]) -> Answer[Any]:
     document: Document = request.app.state.document
-    # A tenth of a second, the first time.
+    # In a thread: the first time takes a tenth of a second.
     return Answer(await asyncio.to_thread(lambda: document.payload))
 
 
@@ -167,4 +168,4 @@ def _read(name: str) -> bytes:
     return (FOLDER / name).read_bytes()
 
 
-router = Router("/api", route_handlers=[get_document, get_page, get_asset])
+openapi_router = Router("/api", route_handlers=[get_document, get_page, get_asset])

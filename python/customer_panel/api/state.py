@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class AppState:
-    """Made with the app; what needs the database is there once the app's lifespan has begun."""
+    """Made with the app. What needs the database exists once the app's lifespan has started."""
 
-    dsn: str  # past a pooler: for sessions that listen, lock or last
+    dsn: str  # not through a pooler: for sessions that listen, lock or stay open
     pool: Pool
     worker: Worker
     hub: Hub
     lookup: Lookup
     tickets: Tickets
-    methods: dict[str, str]  # of each route, as in the header Allow
+    methods: dict[str, str]  # by path template, as in the header Allow
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -37,7 +37,7 @@ class AppState:
 
     @property
     def has_schema(self) -> bool:
-        """Whether the database was found once, and its schema is up to date."""
+        """Whether the schema is up to date, which is known once the database was reached."""
         return self.worker.has_schema
 
     def begin_shutdown(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether the server is well, and its figures."""
+"""Health and metrics of the server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from customer_panel.api.http.errors import RETRY_AFTER
 from customer_panel.api.state import AppState, panel
 from customer_panel.db.pool import connection
 
-DATABASE_S = 1.0  # for its answer; probes wait little longer themselves
-Verdict = Annotated[Literal["ok", "unavailable"], msgspec.Meta(examples=["ok"])]
+DATABASE_S = 1.0  # for the database's answer; probes wait little longer themselves
+Health = Annotated[Literal["ok", "unavailable"], msgspec.Meta(examples=["ok"])]
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -30,15 +30,15 @@ class Live(msgspec.Struct, frozen=True):
 class Checks(msgspec.Struct, frozen=True):
     """What a server needs to be ready."""
 
-    database: Verdict
-    migrations: Verdict
-    worker: Verdict
+    database: Health
+    migrations: Health
+    worker: Health
 
 
 class Ready(msgspec.Struct, frozen=True):
     """Whether requests can be answered now."""
 
-    status: Verdict
+    status: Health
     checks: Checks
 
 
@@ -71,13 +71,13 @@ async def get_ready(request: Request[Any, Any, Any]) -> Answer[Ready]:
     """The database answers, its schema is up to date, and the thread that runs imports is alive."""
     state = panel(request)
     checks = Checks(
-        database=_verdict(await _is_answering(state)),
-        migrations=_verdict(state.has_schema),
-        worker=_verdict(state.worker.is_alive()),
+        database=_health(await _is_answering(state)),
+        migrations=_health(state.has_schema),
+        worker=_health(state.worker.is_alive()),
     )
     is_ready = all(value == "ok" for value in msgspec.structs.astuple(checks))
     return Answer(
-        encode(Ready(_verdict(is_ready), checks)),
+        encode(Ready(_health(is_ready), checks)),
         status=200 if is_ready else 503,
         headers=None if is_ready else RETRY_AFTER,
     )
@@ -100,7 +100,7 @@ async def get_ready(request: Request[Any, Any, Any]) -> Answer[Ready]:
     },
 )
 async def get_metrics(request: Request[Any, Any, Any]) -> Answer[str]:
-    answer: Answer[str] = Answer(panel(request).metrics.shown())
+    answer: Answer[str] = Answer(panel(request).metrics.text())
     answer.raw_headers[0] = (b"content-type", CONTENT_TYPE_LATEST.encode())
     return answer
 
@@ -114,8 +114,8 @@ async def _is_answering(state: AppState) -> bool:
     return True
 
 
-def _verdict(is_well: bool) -> Verdict:
+def _health(is_well: bool) -> Health:
     return "ok" if is_well else "unavailable"
 
 
-router = Router("/", route_handlers=[get_live, get_ready, get_metrics], tags=["System"])
+system_router = Router("/", route_handlers=[get_live, get_ready, get_metrics], tags=["System"])

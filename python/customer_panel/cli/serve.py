@@ -16,17 +16,18 @@ import click
 import msgspec
 import rich_click
 
-from customer_panel.cli.shutdown import Ending
+from customer_panel.cli.shutdown import Shutdown
 from customer_panel.errors import AddressInUse, AddressUnusable, NotInstalled, OpenToAll
 from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
     from customer_panel.db.database import Database
 
-BACKLOG = 2048  # connections that wait to be accepted, while the server starts too
-GRACE_S = 2  # for answers that are under way when the server is stopped
-KEEP_ALIVE_S = 15  # an idle connection; a page's next call is most often there by then
-# A client that vanished without a word is noticed in time: after 5 s of silence, three questions.
+BACKLOG = 2048  # connections that wait to be accepted, also while the server starts
+GRACE_S = 2  # for answers in progress when the server is stopped
+KEEP_ALIVE_S = 15  # until an idle connection is closed; a web page mostly calls again sooner
+# A client that vanished without closing its connection is noticed: after 5 s of silence it is probed
+# three times, 3 s apart.
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 12_000}
 
 
@@ -60,7 +61,9 @@ def serve(host: str | None, port: int | None, roots: tuple[Path, ...]) -> None:
 
 
 def _check_openness(settings: Settings) -> None:
-    """Raises OpenToAll for an address that others reach, without a key and without saying so."""
+    """Raises OpenToAll for an address that other machines reach, unless there are keys, or
+    CP_ALLOW_NO_AUTH says that none are wanted.
+    """
     if is_loopback(settings.host) or settings.api_keys or settings.allow_no_auth:
         return
     raise OpenToAll(
@@ -82,33 +85,34 @@ def is_loopback(host: str) -> bool:
 
 @contextlib.contextmanager
 def _bound(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Sockets that listen already: who connects while the server starts waits, and is answered.
+    """Sockets that listen already, one for each address of `host`: a client that connects while the
+    server starts waits, and is answered.
 
-    One for each address of `host`. Raises AddressInUse or AddressUnusable.
+    Raises AddressInUse or AddressUnusable.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as wrong:
-        raise AddressUnusable(f"{host} is no address of this machine: {wrong.strerror}") from None
+    except OSError as error:
+        raise AddressUnusable(f"{host} is no address of this machine: {error.strerror}") from None
     with contextlib.ExitStack() as stack:
         listeners: list[socket.socket] = []
         for family, kind, protocol, _, address in found:
             if listeners:
-                # Where any port would do, all have the same.
+                # With port 0 the first socket gets a free port; the others take the same one.
                 address = (address[0], listeners[0].getsockname()[1], *address[2:])
             try:
                 listener = stack.enter_context(socket.socket(family, kind, protocol))
                 _prepare(listener)
                 listener.bind(address)
                 listener.listen(BACKLOG)
-            except OSError as wrong:
-                raise _explained(wrong, host, port) from None
+            except OSError as error:
+                raise _explained(error, host, port) from None
             listeners.append(listener)
         yield listeners
 
 
 def _prepare(listener: socket.socket) -> None:
-    """Connections inherit what is set here."""
+    """Sets options, which the accepted connections inherit."""
     listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -116,18 +120,18 @@ def _prepare(listener: socket.socket) -> None:
         if hasattr(socket, name):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     if listener.family == socket.AF_INET6:
-        # `::` beside `0.0.0.0`, where a name stands for both.
+        # So that `::` and `0.0.0.0` can be bound to one port, where a name stands for both.
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
-def _explained(wrong: OSError, host: str, port: int) -> AddressInUse | AddressUnusable:
-    if wrong.errno == errno.EADDRINUSE:
+def _explained(error: OSError, host: str, port: int) -> AddressInUse | AddressUnusable:
+    if error.errno == errno.EADDRINUSE:
         return AddressInUse(f"another program listens on port {port} of {host}")
-    if wrong.errno == errno.EACCES:
+    if error.errno == errno.EACCES:
         return AddressUnusable(
             f"port {port} needs rights that you do not have", hint="Choose a port from 1024 on."
         )
-    return AddressUnusable(f"cannot listen on port {port} of {host}: {wrong.strerror}")
+    return AddressUnusable(f"cannot listen on port {port} of {host}: {error.strerror}")
 
 
 # -- the process ----------------------------------------------------------------------------------
@@ -138,32 +142,32 @@ def _run(settings: Settings, listeners: list[socket.socket]) -> None:
     from customer_panel.db.database import Database
 
     _allow_files()
-    ending = Ending()
+    shutdown = Shutdown()
     database = Database(settings)
-    with ending.by_signals():
+    with shutdown.by_signals():
         database.begin()
         try:
-            server = _server(settings, database, ending, lambda: _announce(settings, listeners))
+            server = _server(settings, database, shutdown, lambda: _announce(settings, listeners))
             database.wait()
-            if not ending.is_asked:
+            if not shutdown.is_requested:
                 server.run(sockets=listeners)
         finally:
             database.release()
-    ending.leave()
+    shutdown.exit()
 
 
 def _allow_files() -> None:
-    """As many open files as may be: common shells allow 1,024, which 500 streams and their callers
-    come close to.
+    """Raises the limit of open files as far as permitted: many shells set 1,024, which 500 streams
+    and other clients come close to.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Without a bound some platforms refuse to be asked for it.
+    # If `most` is "unlimited", some platforms refuse to set it.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _server(
-    settings: Settings, database: Database, ending: Ending, started: Callable[[], None]
+    settings: Settings, database: Database, shutdown: Shutdown, on_start: Callable[[], None]
 ) -> Any:
     """Raises NotInstalled when the packages of the extra `api` are missing."""
     try:
@@ -175,13 +179,14 @@ def _server(
     from customer_panel.api.app import create_app
     from customer_panel.api.middleware import logs
     from customer_panel.api.middleware.protocol import Protocol
+    from customer_panel.api.state import AppState
 
     class Server(uvicorn.Server):
-        """Signals are ours: they end streams and the import too, and only the first one counts."""
+        """With our signal handling: it ends the streams and the import too."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            started()
+            on_start()
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -189,19 +194,19 @@ def _server(
 
             def stop() -> None:
                 self.should_exit = True
-                app.state.begin_shutdown()
+                state.begin_shutdown()
 
-            # Not in the signal handler itself: it may have interrupted a holder of a lock.
-            ending.calls(lambda: loop.call_soon_threadsafe(stop))
+            # Not in the signal handler itself: the code that it interrupted may hold a lock.
+            shutdown.on_request(lambda: loop.call_soon_threadsafe(stop))
             try:
                 yield
             finally:
-                ending.calls(lambda: None)
+                shutdown.on_request(lambda: None)
 
     logs.configure()
-    app = create_app(settings, database)
+    state = AppState(settings)
     config = uvicorn.Config(
-        app,
+        create_app(state, database),
         http=Protocol,
         ws="none",
         lifespan="on",

@@ -1,1 +1,1 @@
-"""Customers over HTTP."""
+"""Customers over HTTP: `routes` has the operations, `shapes` what they read and answer."""

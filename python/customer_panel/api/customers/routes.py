@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Router, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
-from litestar.params import HeaderParameter, PathParameter, QueryParameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from customer_panel.api.customers.shapes import (
-    NOT_NUL,
     CreateCustomer,
     Customer,
     CustomerPage,
@@ -20,34 +19,31 @@ from customer_panel.api.customers.shapes import (
     CustomerResponse,
     Deleted,
     DeletedResponse,
-    JsonBody,
-    Pagination,
     UpdateCustomer,
+)
+from customer_panel.api.http import idempotency
+from customer_panel.api.http.body import JsonBody
+from customer_panel.api.http.envelope import Answer, encode, ok
+from customer_panel.api.http.errors import ApiError, responses
+from customer_panel.api.http.pages import Limit, Page, Pagination, read_page
+from customer_panel.api.http.parameters import (
+    LARGEST,
+    NOT_NUL,
+    id_parameter,
+    read_id,
     read_whole,
     whole,
     words,
 )
-from customer_panel.api.http import idempotency
-from customer_panel.api.http.envelope import Answer, encode, ok
-from customer_panel.api.http.errors import ApiError, responses
 from customer_panel.api.state import panel
 from customer_panel.customer import BY_NAME
 from customer_panel.customers import store
 from customer_panel.db.pool import connection
 from customer_panel.errors import NoSuchCustomer
 
-LARGEST = (1 << 63) - 1  # what a bigint holds
-LIMIT = 100  # customers a page
 AnyRequest = Request[Any, Any, Any]
 
-Id = Annotated[
-    str,
-    PathParameter(
-        name="id",
-        description="The number of a customer.",
-        schema_extra=whole(0, LARGEST),
-    ),
-]
+Id = Annotated[str, id_parameter("The number of a customer.")]
 Match = Annotated[
     str | None,
     HeaderParameter(
@@ -71,8 +67,8 @@ ETAG = ResponseHeader(
 )
 async def list_customers(
     request: AnyRequest,
-    page: Annotated[str, QueryParameter(schema_extra=whole(1, LARGEST, default=1))] = "1",
-    limit: Annotated[str, QueryParameter(schema_extra=whole(1, LIMIT, default=10))] = "10",
+    page: Page = "1",
+    limit: Limit = "10",
     after: Annotated[
         str | None,
         QueryParameter(
@@ -94,8 +90,7 @@ async def list_customers(
         ),
     ] = None,
 ) -> Answer[CustomerPageResponse]:
-    number = read_whole("page", page, 1, LARGEST)
-    size = read_whole("limit", limit, 1, LIMIT)
+    number, size = read_page(page, limit)
     cursor = None if after is None else read_whole("after", after, 0, LARGEST)
     async with connection(panel(request).pool) as conn:
         found = await store.page(
@@ -121,10 +116,10 @@ async def list_customers(
     responses=responses(400, 404, 503),
 )
 async def get_customer(request: AnyRequest, customer: Id) -> Answer[CustomerResponse]:
-    row = await panel(request).lookup.get(id_of(customer))
+    row = await panel(request).lookup.get(read_id(customer))
     if row is None:
         raise NoSuchCustomer
-    return shown("Customer", row)
+    return customer_answer("Customer", row)
 
 
 @post(
@@ -139,7 +134,7 @@ async def get_customer(request: AnyRequest, customer: Id) -> Answer[CustomerResp
 async def create_customer(
     request: AnyRequest,
     data: CreateCustomer,
-    idempotency_key: idempotency.Header = None,  # noqa: ARG001 - `key_of` sees if there are two
+    idempotency_key: idempotency.Header = None,  # noqa: ARG001 - `key_of` reads it
 ) -> Answer[CustomerResponse]:
     key = idempotency.key_of(request, "createCustomer", await request.body())
     async with connection(panel(request).pool) as conn:
@@ -156,7 +151,7 @@ async def create_customer(
         row = await panel(request).lookup.get(earlier)
     if row is None:
         raise ApiError(409, "The customer that was created with this key is deleted")
-    return shown("Customer created", row, status=201)
+    return customer_answer("Customer created", row, status=201)
 
 
 @patch(
@@ -171,15 +166,15 @@ async def create_customer(
 async def update_customer(
     request: AnyRequest, customer: Id, data: UpdateCustomer, if_match: Match = None
 ) -> Answer[CustomerResponse]:
-    which = id_of(customer)
+    number = read_id(customer)
     given = {
         name: value
         for name, value in msgspec.structs.asdict(data).items()
         if value is not msgspec.UNSET
     }
     async with connection(panel(request).pool) as conn, conn.transaction():
-        row = await store.update(conn, which, given, matching(if_match))
-    return shown("Customer updated", row)
+        row = await store.update(conn, number, given, matching(if_match))
+    return customer_answer("Customer updated", row)
 
 
 @delete(
@@ -192,15 +187,15 @@ async def update_customer(
 async def delete_customer(
     request: AnyRequest, customer: Id, if_match: Match = None
 ) -> Answer[DeletedResponse]:
-    which = id_of(customer)
+    number = read_id(customer)
     async with connection(panel(request).pool) as conn:
         async with conn.transaction():
-            await store.delete(conn, which, matching(if_match))
-        await store.fold_sometimes(conn, which)
-    return ok("Customer deleted", Deleted(which))
+            await store.delete(conn, number, matching(if_match))
+        await store.fold_sometimes(conn, number)
+    return ok("Customer deleted", Deleted(number))
 
 
-router = Router(
+customers_router = Router(
     "/api/v1/customers",
     route_handlers=[
         list_customers,
@@ -213,16 +208,11 @@ router = Router(
 )
 
 
-def id_of(text: str) -> int:
-    """The id in a path. Raises ApiError 400."""
-    return read_whole("id", text, 0, LARGEST)
-
-
-def shown(message: str, row: store.Row, *, status: int = 200) -> Answer[CustomerResponse]:
+def customer_answer(message: str, row: store.Row, *, status: int = 200) -> Answer[CustomerResponse]:
     payload = encode(Customer(*row))
     headers = {"ETag": tag(payload)}
     if status == 201:
-        headers["Location"] = f"{router.path}/{row[0]}"
+        headers["Location"] = f"{customers_router.path}/{row[0]}"
     return ok(message, msgspec.Raw(payload), status=status, headers=headers)
 
 
@@ -231,19 +221,16 @@ def tag(payload: bytes) -> str:
     return f'"{hashlib.blake2b(payload, digest_size=12).hexdigest()}"'
 
 
-# RFC 9110: entity tags in a list, a weak one marked; what is in quotes may be any visible character.
+# A list of entity tags (RFC 9110): any visible characters in quotes, with W/ in front of a weak one.
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS = re.compile(rf"\s*{_TAG}(?:\s*,\s*{_TAG})*\s*")
 
 
 def matching(header: str | None) -> store.Matches | None:
-    """What If-Match asks of a customer. A weak tag matches none, and so does what is no tag."""
+    """The condition of If-Match; None: any customer. Weak and malformed tags match no customer."""
     if header is None or header.strip() == "*":
         return None
     tags = set()
     if _TAGS.fullmatch(header):
         tags = {found[0] for found in re.finditer(r'(?:W/)?"[^"]*"', header)}
     return lambda row: tag(encode(Customer(*row))) in tags
-
-
-__all__ = ["router"]

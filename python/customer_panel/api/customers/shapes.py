@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, and how a body is read.
+"""The shapes of customers over HTTP: what is sent, what is shown.
 
 The limits stand in the types, so that what is enforced and what the OpenAPI document says cannot
 differ. They come from `customer.py`.
@@ -6,37 +6,22 @@ differ. They come from `customer.py`.
 
 from __future__ import annotations
 
-import typing
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import msgspec
-from litestar.dto import AbstractDTO
-from litestar.openapi.spec import OpenAPIType, Reference, Schema
 from msgspec import UNSET, Meta, UnsetType
 
-from customer_panel.api.http.envelope import Success
-from customer_panel.api.http.errors import ApiError, Detail, invalid
+from customer_panel.api.http.envelope import Success, Timestamp
+from customer_panel.api.http.pages import Pagination
+from customer_panel.api.http.parameters import NOT_NUL
 from customer_panel.customer import BY_NAME
 from customer_panel.customers.values import RUN, SPACES
-
-T = TypeVar("T")
-
-
-# -- customers -----------------------------------------------------------------------------------
-
-Timestamp = Annotated[
-    str,
-    Meta(
-        examples=["2021-01-16T00:00:00.000Z"],
-        extra_json_schema={"extra": {"format": "date-time"}},
-    ),
-]
 
 
 class Customer(msgspec.Struct, rename="camel", frozen=True):
     """A customer as every answer shows it."""
 
-    # Without the limits of requests: a file's e-mail addresses and websites are taken as they are.
+    # No limits, unlike in requests: e-mail addresses and websites of files are stored as they are.
     id: Annotated[int, Meta(examples=[2000001], extra_json_schema={"extra": {"format": "int64"}})]
     customer_id: Annotated[str, Meta(examples=["dE014d010c7ab0c"])]
     first_name: Annotated[str, Meta(examples=["Ada"])] | None
@@ -52,18 +37,6 @@ class Customer(msgspec.Struct, rename="camel", frozen=True):
     about_customer: Annotated[str, Meta(examples=["Wrote the first program."])] | None
     created_at: Timestamp
     updated_at: Timestamp
-
-
-class Pagination(msgspec.Struct, rename="camel", frozen=True):
-    """Where a page is in the list. After a cursor it has no number."""
-
-    current_page: int | None
-    total_pages: int
-    total_items: int
-    items_per_page: int
-    has_next: bool
-    has_prev: bool
-    next_cursor: int | None
 
 
 class CustomerPage(msgspec.Struct, rename="camel", frozen=True):
@@ -103,13 +76,11 @@ def _class(characters: str) -> str:
 
 
 _SPACE = _class(SPACES).replace(_class(RUN), rf"\u{ord(RUN[0]):04x}-\u{ord(RUN[-1]):04x}")
-# What a name in an address cannot hold unquoted, control characters, and white space.
+# The name in an e-mail address: no character that needs quotes, no control character, no white space.
 _NAME = rf"[^{_SPACE}\u0000-\u0020\u007f-\u00a0{_class(chr(34) + '(),:;<>@[]' + chr(92))}]+"
-# Of ASCII, letters, digits, hyphen and underscore only.
+# A label of a domain: of ASCII only letters, digits, hyphen and underscore.
 _LABEL = rf"[^{_SPACE}\u0000-\u002c\u002e\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u00a0]+"
 
-# PostgreSQL stores no NUL.
-NOT_NUL = r"^[^\u0000]*$"
 NOT_BLANK = rf"^[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
 EMAIL = rf"^[{_SPACE}]*{_NAME}@{_LABEL}(\.{_LABEL})+[{_SPACE}]*$"
 URL = (
@@ -137,7 +108,7 @@ def _limits(name: str, example: str, pattern: str = NOT_NUL, refused: str = "has
 Identity = Annotated[
     str, _limits("customer_id", "dE014d010c7ab0c", NOT_BLANK, "is blank or has a NUL")
 ]
-# Without an example: it would be another customer's.
+# Without an example: that would be the identity of another customer.
 SameIdentity = Annotated[
     str,
     Meta(
@@ -209,119 +180,3 @@ class UpdateCustomer(
     subscription_date: Day | UnsetType | None = UNSET
     website: Website | UnsetType | None = UNSET
     about_customer: About | UnsetType | None = UNSET
-
-
-# -- parameters ----------------------------------------------------------------------------------
-
-
-def whole(low: int, high: int, **more: Any) -> dict[str, Any]:
-    """`schema_extra` for a parameter that is a string to Litestar and is read by `read_whole`.
-
-    As an int it would be taken as "1.0" or "1e1" too.
-    """
-    return {
-        "type": OpenAPIType.INTEGER,
-        "format": "int64",
-        "minimum": low,
-        "maximum": high,
-        "one_of": None,
-        **more,
-    }
-
-
-def words(**more: Any) -> dict[str, Any]:
-    """`schema_extra` for an optional parameter: it is absent, or a string, never null."""
-    return {"type": OpenAPIType.STRING, "one_of": None, **more}
-
-
-def read_whole(field: str, text: str, low: int, high: int) -> int:
-    """The digits `text` as a number from `low` to `high`. Raises ApiError 400."""
-    # Not str.isdigit alone: it takes the digits of every script.
-    if text.isascii() and text.isdigit():
-        digits = text.lstrip("0") or "0"
-        if len(digits) <= len(str(high)) and low <= int(digits) <= high:
-            return int(digits)
-    raise invalid(field, f"must be a whole number from {low} to {high}")
-
-
-# -- bodies --------------------------------------------------------------------------------------
-
-
-def decoded(payload: bytes, kind: type[T]) -> T:
-    """The JSON `payload` as a `kind`. Raises ApiError 400 that names every field at fault."""
-    try:
-        return msgspec.json.decode(payload, type=kind)
-    except msgspec.ValidationError:
-        raise ApiError(400, "The request body is not valid", _faults(payload, kind)) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise ApiError(400, "The request body is not JSON") from None
-
-
-class JsonBody(AbstractDTO[T]):
-    """`dto=JsonBody[Kind]` on a handler with a parameter `data: Kind`: see `decoded`.
-
-    The OpenAPI document then says, too, that there are no other fields.
-    """
-
-    model_type: type[T]
-
-    def decode_bytes(self, value: bytes) -> T:
-        return decoded(value, self.model_type)
-
-    @classmethod
-    def create_for_field_definition(cls, *_: Any, **__: Any) -> None:
-        """Nothing is generated: msgspec decodes the type as it is."""
-
-    @classmethod
-    def create_openapi_schema(
-        cls,
-        field_definition: Any,
-        handler_id: str,  # noqa: ARG003
-        schema_creator: Any,
-    ) -> Reference | Schema:
-        made = schema_creator.for_field_definition(field_definition)
-        schema = schema_creator.schema_registry.from_reference(made).schema
-        schema.additional_properties = False
-        return typing.cast("Reference | Schema", made)
-
-
-def _faults(payload: bytes, kind: type[Any]) -> list[Detail]:
-    """Every field at fault, not the first one only: a form shows them all at once."""
-    try:
-        found = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return [Detail("body", "is not JSON")]
-    if not isinstance(found, dict):
-        return [Detail("body", "is not an object")]
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    faults = [Detail(name[:100], "is not a known field") for name in found if name not in fields]
-    for name, field in fields.items():
-        if name not in found:
-            if field.required:
-                faults.append(Detail(name, "is required"))
-            continue
-        try:
-            msgspec.convert(found[name], field.type)
-        except msgspec.ValidationError as wrong:
-            faults.append(Detail(name, _sentence(str(wrong), field.type)))
-    return faults or [Detail("body", "is not valid")]
-
-
-def _sentence(wrong: str, kind: Any) -> str:
-    if "matching regex" in wrong:
-        return _refusal(kind) or "is not valid"
-    return (
-        wrong.replace("`", "")
-        .replace("Expected str of length", "must have a length")
-        .replace("Expected", "must be")
-    )
-
-
-def _refusal(kind: Any) -> str | None:
-    for part in (*typing.get_args(kind), *getattr(kind, "__metadata__", ())):
-        if isinstance(part, Meta):
-            if part.extra and "refused" in part.extra:
-                return str(part.extra["refused"])
-        elif found := _refusal(part):
-            return found
-    return None

@@ -1,1 +1,4 @@
-"""What every handler speaks: envelope, errors, bodies, parameters."""
+"""What every handler uses: the envelope, errors, bodies, parameters, pages, trace ids, idempotency.
+
+Nothing in here knows a customer or an import; the other folders of the API import it.
+"""

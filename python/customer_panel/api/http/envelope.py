@@ -1,4 +1,4 @@
-"""The envelope that every answer travels in: bytes, made once, no model in between."""
+"""The envelope of every answer, written as bytes: no model is built for it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ import msgspec
 from litestar import Response
 from litestar.types import Receive, Scope, Send
 
-from customer_panel.api.middleware.middleware import trace_id
+from customer_panel.api.http.trace import trace_id
 
 T = TypeVar("T")
 VERSION = "1"
 JSON = b"application/json"
 
+Timestamp = Annotated[
+    str,
+    msgspec.Meta(
+        examples=["2021-01-16T00:00:00.000Z"],
+        extra_json_schema={"extra": {"format": "date-time"}},
+    ),
+]
+
 encode = msgspec.json.Encoder().encode
 
 
 class Meta(msgspec.Struct, rename="camel", frozen=True):
-    """When the answer was made, and the name of its request in the log."""
+    """When the answer was made, and the trace id of its request."""
 
     timestamp: datetime
     trace_id: Annotated[str, msgspec.Meta(examples=["7f3a5c0e9b1d4e62"])]
@@ -36,9 +44,9 @@ class Success(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
 
 
 class Answer(Response[T]):
-    """A finished answer. `T` is what the OpenAPI document says of it.
+    """A finished answer. `T` is its type in the OpenAPI document.
 
-    Litestar's own response would merge headers, cookies and encoders at every request; here the
+    Litestar's own response would merge headers, cookies and encoders for each request. Here the
     headers are a list and the payload is bytes.
     """
 
@@ -84,7 +92,6 @@ def ok(
 
 def meta() -> bytes:
     """The member `meta` of either envelope."""
-    # A trace id is of [A-Za-z0-9._-] only: nothing to escape.
     text = f'"meta":{{"timestamp":"{timestamp()}","traceId":"{trace_id()}","version":"{VERSION}"}}'
     return text.encode()
 

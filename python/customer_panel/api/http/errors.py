@@ -1,7 +1,7 @@
 """Errors over HTTP: one table of codes, one mapping of everything that can be raised.
 
-No answer and no log line holds a value of a row: messages of the database, which quote them, stay
-inside.
+No answer and no log line holds a value of a row: the messages of the database quote such values, so
+they are never passed on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import psycopg
@@ -26,6 +26,7 @@ from customer_panel import errors
 from customer_panel.api.http.envelope import Answer, Meta, encode, meta
 from customer_panel.errors import described
 
+# By status; the only list of them.
 CODES: dict[int, str] = {
     400: "VALIDATION_ERROR",
     401: "UNAUTHORIZED",
@@ -41,24 +42,13 @@ CODES: dict[int, str] = {
     500: "INTERNAL_ERROR",
     503: "UNAVAILABLE",
 }
-RETRY_AFTER = {"Retry-After": "1"}  # seconds: the server and its pool look again every second
+RETRY_AFTER = {"Retry-After": "1"}  # seconds: server and pool try to connect every second
 
-# The same names as in CODES; the type checker wants them spelled.
-Code = Literal[
-    "VALIDATION_ERROR",
-    "UNAUTHORIZED",
-    "FORBIDDEN",
-    "NOT_FOUND",
-    "METHOD_NOT_ALLOWED",
-    "REQUEST_TIMEOUT",
-    "CONFLICT",
-    "PRECONDITION_FAILED",
-    "PAYLOAD_TOO_LARGE",
-    "UNSUPPORTED_MEDIA_TYPE",
-    "RATE_LIMITED",
-    "INTERNAL_ERROR",
-    "UNAVAILABLE",
-]
+# The type checker cannot read the names from the table; msgspec and the OpenAPI document do.
+if TYPE_CHECKING:
+    Code = str
+else:
+    Code = Literal[tuple(CODES.values())]
 
 logger = logging.getLogger("customer_panel.api")
 
@@ -116,50 +106,50 @@ def unavailable(message: str = "The database cannot be reached; try again") -> A
 def error_bytes(status: int, message: str, details: Iterable[Detail] | None = None) -> bytes:
     """The envelope of an error."""
     body = ErrorBody(
-        CODES.get(status) or CODES[500 if status >= 500 else 400],  # type: ignore[arg-type]
+        CODES.get(status) or CODES[500 if status >= 500 else 400],
         message,
         None if details is None else list(details),
     )
     return b'{"success":false,"statusCode":%d,"error":%b,%b}' % (status, encode(body), meta())
 
 
-def answer(_: Request[Any, Any, Any], wrong: Exception) -> Answer[Any]:
+def answer(_: Request[Any, Any, Any], error: Exception) -> Answer[Any]:
     """The answer for anything that was raised."""
-    error = as_api_error(wrong)
-    if error.status >= 500 and error.status != 503:
-        logger.error("request failed: %s", described(wrong))
-    payload = error_bytes(error.status, error.message, error.details)
-    return Answer(payload, status=error.status, headers=error.headers)
+    shown = as_api_error(error)
+    if shown.status >= 500 and shown.status != 503:
+        logger.error("request failed: %s", described(error))
+    payload = error_bytes(shown.status, shown.message, shown.details)
+    return Answer(payload, status=shown.status, headers=shown.headers)
 
 
 # An entry for Exception is found for every class, HTTPException and its subclasses included.
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {Exception: answer}
 
 
-def as_api_error(wrong: Exception) -> ApiError:
+def as_api_error(error: Exception) -> ApiError:
     """The one mapping from what is raised to what is answered."""
-    match wrong:
+    match error:
         case ApiError():
-            return wrong
+            return error
         case HTTPException(status_code=status) if status < 500:
-            details = _details(wrong.extra)
-            message = "The request is not valid" if details else _sentence(status, wrong.detail)
-            return ApiError(status, message, details, wrong.headers)
+            details = _details(error.extra)
+            message = "The request is not valid" if details else _sentence(status, error.detail)
+            return ApiError(status, message, details, error.headers)
         case HTTPException(status_code=503):
             return unavailable()
         case errors.AlreadyRunning() | errors.Interrupted() | errors.ClaimLost():
-            return ApiError(409, wrong.message)
+            return ApiError(409, error.message)
         case errors.NoSuchImport() | errors.NoSuchCustomer():
-            return ApiError(404, wrong.message)
+            return ApiError(404, error.message)
         case errors.ValueTaken(field=field):
             taken = [Detail(field, "another customer has it")] if field else None
-            return ApiError(409, wrong.message, taken)
+            return ApiError(409, error.message, taken)
         case errors.CustomerMoved():
-            return ApiError(412, wrong.message)
+            return ApiError(412, error.message)
         case errors.IdentityStays():
-            return ApiError(400, wrong.message, [Detail("customerId", "does not change")])
+            return ApiError(400, error.message, [Detail("customerId", "does not change")])
         case errors.SourceError() | errors.MappingError():
-            return ApiError(400, wrong.message)
+            return ApiError(400, error.message)
         case errors.DatabaseError():
             return unavailable()
         case psycopg.errors.LockNotAvailable():
@@ -189,7 +179,7 @@ def responses(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def _sentence(status: int, detail: str) -> str:
-    # Litestar puts the status in front of some.
+    # Litestar begins some of its messages with the status.
     detail = re.sub(r"^\d{3}: ", "", detail)
     return {404: "Not found", 405: "Method not allowed"}.get(status) or detail
 
@@ -198,19 +188,19 @@ def _details(extra: Any) -> list[Detail] | None:
     """What Litestar found wrong with parameters."""
     if not isinstance(extra, list):
         return None
-    found = [_detail(one) for one in extra if isinstance(one, dict)]
-    return found or None
+    details = [_detail(entry) for entry in extra if isinstance(entry, dict)]
+    return details or None
 
 
-def _detail(found: dict[str, Any]) -> Detail:
-    if found.get("key") == "data":
-        # The body of a request that has none; what is in one is judged by schemas.decoded.
+def _detail(entry: dict[str, Any]) -> Detail:
+    if entry.get("key") == "data":
+        # The request has no body; the contents of one are checked by `body.decoded`.
         return Detail("body", "is required")
-    message = str(found.get("message", "is not valid"))
+    message = str(entry.get("message", "is not valid"))
     if "matching regex" in message:
         message = "is not of the form that is allowed"
-    # Litestar names the handler's argument; a client knows the camelCase one of its query.
-    name = re.sub("_(.)", lambda letter: letter[1].upper(), str(found.get("key", "request")))
+    # Litestar names the handler's argument; the client sent its camelCase name.
+    name = re.sub("_(.)", lambda letter: letter[1].upper(), str(entry.get("key", "request")))
     return Detail(name, message.replace("`", ""))
 
 
@@ -218,6 +208,6 @@ def _example(status: int) -> ErrorResponse:
     details = [Detail("email", "is not an e-mail address")] if status == 400 else None
     return ErrorResponse(
         status_code=status,
-        error=ErrorBody(CODES[status], HTTPStatus(status).phrase, details),  # type: ignore[arg-type]
+        error=ErrorBody(CODES[status], HTTPStatus(status).phrase, details),
         meta=Meta(datetime(2026, 11, 24, 10, tzinfo=UTC), "7f3a5c0e9b1d4e62"),
     )

@@ -1,7 +1,7 @@
 """Idempotency-Key: a create that is repeated gives the first result again.
 
-Kept for 24 hours: hashes of the key and of the body, and the number of what was created. Whose key
-it is, is part of its hash: nobody meets another's.
+Stored for 24 hours: hashes of the key and of the body, and the id of what was created. The hash of
+the key contains the caller's credentials, so callers never see each other's keys.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import psycopg
 from litestar import Request
 from litestar.params import HeaderParameter
 
-from customer_panel.api.customers.shapes import words
 from customer_panel.api.http.errors import ApiError, invalid
+from customer_panel.api.http.parameters import words
 from customer_panel.sql import statement
 
 HEADER = "Idempotency-Key"
@@ -33,14 +33,14 @@ Header = Annotated[
 
 
 class Key(NamedTuple):
-    """Hashes of a key, with whose and for what it is, and of the body it came with."""
+    """Two hashes: of the key, its caller and its operation; and of the body it was sent with."""
 
     key: bytes
     body: bytes
 
 
 class Repeated(Exception):
-    """The key was taken by an earlier request of the same body, which created `created_id`."""
+    """An earlier request with the same key and body has created `created_id`."""
 
     def __init__(self, created_id: int) -> None:
         super().__init__(created_id)
@@ -48,36 +48,38 @@ class Repeated(Exception):
 
 
 def key_of(request: Request[Any, Any, Any], operation: str, payload: bytes) -> Key | None:
-    """The key of a request, if it has one. Raises ApiError 400 for what is none."""
+    """The key of a request; None without one. Raises ApiError 400 for an invalid one."""
     given = request.headers.getall(HEADER, [])
     if not given:
         return None
     if len(given) > 1 or not VISIBLE.fullmatch(given[0]):
         raise invalid(HEADER, "must be 1 to 255 visible ASCII characters")
-    whose = request.headers.get("authorization", "")
-    # The length tells where one ends: no two requests have the same text.
-    text = f"{len(whose)}|{whose}|{operation}|{given[0]}"
+    caller = request.headers.get("authorization", "")
+    # With the length in front, different requests never give the same text.
+    text = f"{len(caller)}|{caller}|{operation}|{given[0]}"
     return Key(hashlib.sha256(text.encode()).digest(), hashlib.sha256(payload).digest())
 
 
 async def first(conn: psycopg.AsyncConnection[Any], key: Key) -> int | None:
-    """Takes the key in the transaction that is open; or what was created with it before.
+    """Takes the key in the open transaction, and returns None; or returns the id that was created
+    with it before.
 
-    Waits for a concurrent request with it. Raises ApiError 409 if that had another body.
+    Waits for a concurrent request with the same key. Raises ApiError 409 if that had another body.
     """
     taken = await conn.execute(statement("take_key"), key._asdict() | {"created_id": None})
-    # Behind it, and it waits for nobody: two that drop each other's old key would for ever.
+    # After it, and without waiting for locks: two requests that drop each other's old key would
+    # deadlock.
     await conn.execute(statement("drop_old_keys"))
     return None if taken.rowcount else await find(conn, key)
 
 
 async def keep(conn: psycopg.AsyncConnection[Any], key: Key, created_id: int) -> None:
-    """Notes what was created with a key that `first` has taken, in the same transaction."""
+    """Stores what was created with a key that `first` has taken, in the same transaction."""
     await conn.execute(statement("keep_key"), {"key": key.key, "created_id": created_id})
 
 
 async def find(conn: psycopg.AsyncConnection[Any], key: Key) -> int | None:
-    """What was created with the key. Raises ApiError 409 if that was with another body."""
+    """The id that was created with the key. Raises ApiError 409 if that had another body."""
     found = await conn.execute(statement("find_key"), {"key": key.key})
     return _created(await found.fetchone(), key)
 
@@ -85,7 +87,7 @@ async def find(conn: psycopg.AsyncConnection[Any], key: Key) -> int | None:
 def take(conn: psycopg.Connection[Any], key: Key, created_id: int) -> None:
     """Takes the key for `created_id` in the transaction that creates it.
 
-    Raises Repeated, or ApiError 409 for another body, if an earlier request has taken it.
+    Raises Repeated if an earlier request has taken it; ApiError 409 if that had another body.
     """
     taken = conn.execute(statement("take_key"), key._asdict() | {"created_id": created_id})
     conn.execute(statement("drop_old_keys"))

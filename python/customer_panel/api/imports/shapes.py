@@ -1,4 +1,4 @@
-"""The shapes of imports over HTTP: what is asked, what is shown."""
+"""The shapes of imports over HTTP: what is sent, what is shown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from customer_panel.api.customers.shapes import Pagination, Timestamp
-from customer_panel.api.http.envelope import Success
+from customer_panel.api.http.envelope import Success, Timestamp
+from customer_panel.api.http.pages import Pagination
 from customer_panel.api.progress.messages import Counter, Seconds, View, progress_of
 from customer_panel.imports.model import Phase
 from customer_panel.imports.queries import jobs, rejects
@@ -155,12 +155,12 @@ class RejectPageResponse(Success, rename="camel", kw_only=True, frozen=True):
 
 # -- making them -----------------------------------------------------------------------------------
 
-# What the snapshot shows of it too, in the same form.
+# The fields that the progress snapshot has too, in the same form.
 _SHARED = [name for name in Job.__struct_fields__ if name not in ("id", "requested")]
 
 
 def job_of(job: jobs.Job) -> Job:
-    """What clients see of an import."""
+    """The job of an import as clients see it."""
     progress = progress_of(job.standing, NO_CUSTOMERS)
     return Job(
         id=str(job.standing.job_id),
@@ -169,18 +169,7 @@ def job_of(job: jobs.Job) -> Job:
     )
 
 
-def pagination(page: int, limit: int, total: int) -> Pagination:
-    return Pagination(
-        current_page=page,
-        total_pages=-(-total // limit),
-        total_items=total,
-        items_per_page=limit,
-        has_next=page * limit < total,
-        has_prev=page > 1,
-        next_cursor=None,
-    )
-
-
 def reject_of(record: tuple[Any, ...]) -> Reject:
-    found = dict(zip(rejects.COLUMNS, record, strict=True))
-    return Reject(**found | {"raw_base64": found["raw_base64"] or None})
+    """The fields of `rejects.COLUMNS` as clients see them."""
+    fields = dict(zip(rejects.COLUMNS, record, strict=True))
+    return Reject(**fields | {"raw_base64": fields["raw_base64"] or None})

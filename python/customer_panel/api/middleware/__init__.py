@@ -1,1 +1,1 @@
-"""From the socket to the handler."""
+"""What every request passes before its handler: the protocol, the checks, the log, the metrics."""

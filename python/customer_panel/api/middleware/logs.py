@@ -1,6 +1,6 @@
-"""The log: one JSON object a line, on stderr, from this package, the server and the driver alike.
+"""The log of a server: JSON lines on stderr, from this package, uvicorn and the driver alike.
 
-No line holds a value of a row or a secret: of exceptions that are not ours it tells kind and place.
+No line holds a value of a row or a secret: of a foreign exception only its type and place are logged.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from customer_panel.api.http.trace import current_trace_id
 from customer_panel.errors import described
 from customer_panel.settings import redacted
 
 STDERR = 2
-PATH_CHARACTERS = 256  # what a log shows of a path; ours are far shorter
+PATH_CHARACTERS = 256  # of a path in the log; the paths of the API are far shorter
 
 
 class Line(msgspec.Struct, omit_defaults=True):
-    """What a line of the log says, in this order."""
+    """The fields of a line, in this order."""
 
     ts: str
     level: str
@@ -36,11 +37,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def write(line: Line) -> None:
-    """In one piece, so that threads and forks do not mix their lines."""
+    """Writes `line` in one system call, so that threads and forks do not mix their lines."""
     try:
         os.write(STDERR, _encode(line) + b"\n")
     except OSError:
-        return  # nobody reads the log; that is no reason to refuse work
+        return  # stderr is closed; requests are answered all the same
 
 
 def now() -> str:
@@ -51,8 +52,6 @@ class Lines(logging.Handler):
     """Writes the records of Python's logging as lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from customer_panel.api.middleware.middleware import current_trace_id
-
         event = record.getMessage().strip()
         if record.exc_info and record.exc_info[1] is not None:
             event = f"{event}: {described(record.exc_info[1])}"
@@ -68,10 +67,10 @@ class Lines(logging.Handler):
 
 
 def configure() -> None:
-    """Sends everything that is logged in this process to stderr as lines."""
+    """Sends everything that this process logs to stderr as JSON lines."""
     root = logging.getLogger()
     root.handlers = [Lines()]
     root.setLevel(logging.WARNING)
     logging.getLogger("customer_panel").setLevel(logging.INFO)
-    # What it says of its own start and stop is said better by ours.
+    # Its messages about start and stop repeat ours.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,34 +1,30 @@
-"""Around every request: its name, its line in the log, its figures, the headers of every answer.
+"""The outermost layer of the API: for every request a trace id, a log line, metrics and headers.
 
-The outermost layer, in plain ASGI, so that errors of any origin pass through it. It runs for each
-request, so what can be made beforehand is.
+It is plain ASGI, so that errors of any origin pass through it. It runs for each request, so what can
+be computed beforehand is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from customer_panel.api.http.errors import error_bytes
+from customer_panel.api.http.trace import start_trace
 from customer_panel.api.middleware import logs
+from customer_panel.api.middleware.metrics import Metrics
+from customer_panel.api.middleware.security import Header, Hosts, Origins
 from customer_panel.errors import described
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Send
 
-    from customer_panel.api.middleware.security import Header
-    from customer_panel.api.state import AppState
-
-TRACE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 STREAM = "/stream"  # how the paths of streams end
 
-
-# An answer of the API is data: it loads nothing, runs nothing, is in no frame and in no cache.
+# An answer of the API is only read: it loads and runs nothing, is shown in no frame, kept in no cache.
 POLICY: Header = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 NO_STORE: Header = (b"cache-control", b"no-store")
 ALWAYS: tuple[Header, ...] = (
@@ -40,30 +36,23 @@ ALWAYS: tuple[Header, ...] = (
 NOT_OURS = "This server has another name than the one in the Host header; see CP_ALLOWED_HOSTS"
 
 logger = logging.getLogger("customer_panel.api")
-_trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 
-def trace_id() -> str:
-    """The name of the request that is being answered; a fresh one outside of any."""
-    return _trace_id.get() or secrets.token_hex(8)
-
-
-def current_trace_id() -> str | None:
-    """The name of the request that is being answered, None outside of any."""
-    return _trace_id.get()
-
-
-class Observe:
-    """Wraps an app. Refuses what is not for this server, answers preflights, measures the rest."""
+class Middleware:
+    """Wraps an app: refuses requests for other hosts, answers preflights, measures and logs the rest."""
 
     def __init__(
         self,
         app: ASGIApp,
-        state: AppState,
+        hosts: Hosts,
+        origins: Origins,
+        metrics: Metrics,
         log: Callable[[logs.Line], None] = logs.write,
     ) -> None:
         self.app = app
-        self.state = state
+        self.hosts = hosts
+        self.origins = origins
+        self.metrics = metrics
         self.log = log
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -76,10 +65,10 @@ class Observe:
 class _Request:
     """One request on its way through."""
 
-    __slots__ = ("began", "headers", "method", "observe", "scope", "send_on", "status", "trace")
+    __slots__ = ("began", "headers", "method", "middleware", "scope", "send_on", "status", "trace")
 
-    def __init__(self, observe: Observe, scope: Any, send: Send) -> None:
-        self.observe = observe
+    def __init__(self, middleware: Middleware, scope: Any, send: Send) -> None:
+        self.middleware = middleware
         self.scope = scope
         self.send_on = send
         self.method: str = scope["method"]
@@ -87,50 +76,48 @@ class _Request:
         self.began = time.perf_counter()
 
     async def run(self, receive: Receive) -> None:
-        observe, scope = self.observe, self.scope
+        middleware, scope = self.middleware, self.scope
         host, origin, trace = b"", None, b""
         for name, value in scope["headers"]:
             if name == b"host":
-                # Two of them: nobody knows which one a proxy has looked at.
+                # With two of them, a proxy may have checked the other one: this matches no name.
                 host = b" " if host else value
             elif name == b"origin":
                 origin = value
             elif name == b"x-trace-id":
                 trace = value
-        is_named = trace and TRACE_ID.fullmatch(trace)
-        self.trace = trace.decode() if is_named else secrets.token_hex(8)
-        _trace_id.set(self.trace)
+        self.trace = start_trace(trace)
         self.headers = [*ALWAYS, (b"x-trace-id", self.trace.encode())]
         if origin is not None:
-            self.headers += observe.state.origins.headers(origin)
+            self.headers += middleware.origins.headers(origin)
         try:
-            if not observe.state.hosts.allow(host):
+            if not middleware.hosts.allow(host):
                 await self._refuse(400, NOT_OURS)
             elif origin is not None and self._is_preflight():
-                await self._answer(204, observe.state.origins.preflight(origin))
+                await self._answer(204, middleware.origins.preflight(origin))
             else:
-                await observe.app(self._asked(), receive, self.send)
+                await middleware.app(self._scope_for_app(), receive, self.send)
         except asyncio.CancelledError:
-            # Only a server that ends cancels requests.
+            # Requests are cancelled only when the server shuts down.
             if self.status:
                 raise
             await self._refuse(503, "The server is shutting down", (b"retry-after", b"1"))
-        except Exception as wrong:
-            # Without its text, which may quote a value.
-            logger.error("request failed: %s", described(wrong))  # noqa: TRY400
+        except Exception as error:
+            # Not logger.exception: the text of the exception may quote a value.
+            logger.error("request failed: %s", described(error))  # noqa: TRY400
             if self.status:
                 raise
             await self._refuse(500, "Internal server error")
         finally:
-            self._told()
+            self._log()
 
     def _is_preflight(self) -> bool:
         return self.method == "OPTIONS" and any(
             name == b"access-control-request-method" for name, _ in self.scope["headers"]
         )
 
-    def _asked(self) -> Any:
-        """HEAD is GET whose body the server leaves out; a stream has no end to wait for."""
+    def _scope_for_app(self) -> Any:
+        """HEAD becomes GET, whose body uvicorn leaves out; not for a stream, which never ends."""
         if self.method != "HEAD" or self.scope["path"].rstrip("/").endswith(STREAM):
             return self.scope
         self.scope = {**self.scope, "method": "GET"}
@@ -149,12 +136,10 @@ class _Request:
             message["headers"] = headers
             template = self.scope.get("path_template", "")
             seconds = time.perf_counter() - self.began
-            self.observe.state.metrics.answered(template, self.method, self.status, seconds)
+            self.middleware.metrics.count_answer(template, self.method, self.status, seconds)
         await self.send_on(message)
 
     async def _refuse(self, status: int, message: str, *headers: Header) -> None:
-        from customer_panel.api.http.errors import error_bytes
-
         payload = error_bytes(status, message)
         more = [(b"content-type", b"application/json"), *headers]
         await self._answer(status, more, payload)
@@ -165,10 +150,10 @@ class _Request:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": payload, "more_body": False})
 
-    def _told(self) -> None:
-        status = self.status or 499  # nothing was answered: the client had gone
+    def _log(self) -> None:
+        status = self.status or 499  # nothing was answered: the client closed the connection
         level = "info" if status < 500 else "warning" if status == 503 else "error"
-        self.observe.log(
+        self.middleware.log(
             logs.Line(
                 ts=logs.now(),
                 level=level,

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on a connection: uvicorn's, with bounds on what a client may leave unfinished.
+"""HTTP/1.1 on a connection: uvicorn's protocol, with limits on the head of a request.
 
-uvicorn waits for the rest of a request's head for ever, and for any size of it.
+uvicorn itself waits for the rest of a head for ever, and takes one of any size.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ HEAD_BYTES = 64 << 10  # browsers send a tenth of it at most
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes connections whose requests do not come; tells in the envelope what cannot be read."""
+    """Closes connections whose requests do not arrive; answers unreadable ones in the envelope."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._is_in_head = False
         self._head_bytes = 0
-        # Who connects and says nothing is treated as who has nothing more to say.
+        # A new connection that sends nothing is closed like one that is idle after an answer.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -38,7 +38,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._is_in_head:
             return
-        # Only a head that did not come in one piece costs a timer.
+        # A head that arrives in one piece, as most do, needs no timer.
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES:
             self._refuse(f"The head of the request is larger than {HEAD_BYTES >> 10} KiB")
@@ -58,7 +58,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """There is nothing to upgrade to; it is answered as the request that it also is."""
+        """No warning: the request is answered as plain HTTP/1.1."""
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(msg.rstrip("."))
@@ -69,7 +69,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # Behind a request that is still answered: two answers would mix.
+            # The answer to an earlier request is still being sent: a second one would mix with it.
             self.transport.close()
             return
         payload = error_bytes(status, message)

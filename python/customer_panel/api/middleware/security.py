@@ -1,6 +1,6 @@
-"""Who may call: names of this server, keys and their scopes, tickets, origins of pages.
+"""Who may call: keys and their scopes, tickets, names of this server, origins of web pages.
 
-Decides only; what is answered to those who may not is guard.py's and observe.py's.
+This file only decides; guard.py and middleware.py write the answers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from customer_panel.sql import statement
 TICKET_S = 30  # for a page to open its stream; it takes milliseconds
 TICKET_BYTES = 24
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
-# Distinct Host headers and origins that were judged already; whoever sends more pays for each.
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+# Decisions kept, of Host headers and of origins each; further ones are made for every request.
 REMEMBERED = 256
 
 Header = tuple[bytes, bytes]
@@ -42,7 +42,7 @@ class Keys:
         return bool(self._keys)
 
     def scopes(self, secret: str) -> frozenset[str] | None:
-        """What `secret` allows; None if it is no key. Takes as long for any of them, and for none."""
+        """What `secret` allows; None if it is no key. The time it takes tells nothing about the keys."""
         digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
         found = None
         for key in self._keys:
@@ -55,16 +55,16 @@ class Keys:
 
 
 class Tickets:
-    """Stand in for a key where none can be sent: a browser's EventSource knows no headers.
+    """One-time replacements for a key, for browsers: an EventSource cannot send headers.
 
-    The database holds their hashes, so any process redeems what another has issued.
+    The database holds their hashes, so each process redeems what any other has issued.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def issue(self) -> tuple[str, datetime]:
-        """A ticket, and until when it is good. Raises psycopg.Error."""
+        """A ticket, and when it expires. Raises psycopg.Error."""
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         async with connection(self._pool) as conn:
             cursor = await conn.execute(
@@ -75,7 +75,7 @@ class Tickets:
         return ticket, row[0]
 
     async def redeem(self, ticket: str) -> bool:
-        """Whether it was good until now. Raises psycopg.Error."""
+        """Whether it was valid; it is not any more. Raises psycopg.Error."""
         async with connection(self._pool) as conn:
             cursor = await conn.execute(statement("redeem_ticket"), {"hash": _hash(ticket)})
             row = await cursor.fetchone()
@@ -94,29 +94,30 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/\s]+))(?::([0-9]{1,5}))?")
 class Hosts:
     """The names that requests may call this server by.
 
-    A page whose name was pointed at this machine (DNS rebinding) calls it by the page's name.
+    In a DNS rebinding attack the name of the attacker's page resolves to this machine: its requests
+    carry that name.
     """
 
     def __init__(self, settings: Settings) -> None:
         names = settings.allowed_hosts or (settings.host, socket.gethostname())
-        # Nobody can point those of the loopback elsewhere; health checks call by them.
+        # The loopback names cannot resolve to anything else, and health checks use them.
         self._names = {name.lower() for name in (*LOOPBACK, *names)}
         self._is_any = "*" in self._names
-        # An address is no name that somebody could point anywhere; behind a wildcard bind there is
-        # no list of them.
+        # DNS rebinding needs a name, so an address is safe; a server that listens on all addresses
+        # has no list of them.
         self._takes_addresses = not settings.allowed_hosts and settings.host in ANY_ADDRESS
-        self._judged: dict[bytes, bool] = {}
+        self._decided: dict[bytes, bool] = {}
 
     def allow(self, header: bytes) -> bool:
         """Whether a Host header names this server."""
-        judged = self._judged.get(header)
-        if judged is None:
-            judged = self._judge(header)
-            if len(self._judged) < REMEMBERED:
-                self._judged[header] = judged
-        return judged
+        is_allowed = self._decided.get(header)
+        if is_allowed is None:
+            is_allowed = self._names_us(header)
+            if len(self._decided) < REMEMBERED:
+                self._decided[header] = is_allowed
+        return is_allowed
 
-    def _judge(self, header: bytes) -> bool:
+    def _names_us(self, header: bytes) -> bool:
         found = _HOST.fullmatch(header.decode("latin-1").lower())
         if found is None:
             return False
@@ -139,11 +140,11 @@ ALLOWED_HEADERS = (
     b"content-type, authorization, if-match, idempotency-key, last-event-id, x-trace-id"
 )
 EXPOSED_HEADERS = b"etag, x-trace-id, retry-after, location"
-PREFLIGHT_S = b"600"  # that a browser may remember the answer
+PREFLIGHT_S = b"600"  # how long a browser may keep the answer
 
 
 class Origins:
-    """The origins whose pages may call, and the headers that tell their browsers."""
+    """The origins whose pages may call, and the CORS headers for their browsers."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._is_any = "*" in allowed
@@ -151,15 +152,15 @@ class Origins:
             re.escape(origin.lower()).replace(r":\*", r"(?::[0-9]{1,5})?") for origin in allowed
         ]
         self._pattern = re.compile("|".join(patterns) or r"(?!)")
-        self._known: dict[bytes, tuple[Header, ...]] = {}
+        self._decided: dict[bytes, tuple[Header, ...]] = {}
 
     def headers(self, origin: bytes) -> tuple[Header, ...]:
-        """What an answer to a page of `origin` carries; nothing if it may not call."""
-        found = self._known.get(origin)
+        """The CORS headers of an answer to a page of `origin`; none if it may not call."""
+        found = self._decided.get(origin)
         if found is None:
             found = self._headers(origin)
-            if len(self._known) < REMEMBERED:
-                self._known[origin] = found
+            if len(self._decided) < REMEMBERED:
+                self._decided[origin] = found
         return found
 
     def _headers(self, origin: bytes) -> tuple[Header, ...]:
@@ -171,7 +172,7 @@ class Origins:
         )
 
     def preflight(self, origin: bytes) -> list[Header]:
-        """What the answer to a browser that asks before it calls has besides."""
+        """The other headers of the answer to a preflight request."""
         vary = b"origin, access-control-request-method, access-control-request-headers"
         headers: list[Header] = [(b"vary", vary)]
         if self.headers(origin):

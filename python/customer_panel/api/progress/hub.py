@@ -1,8 +1,8 @@
-"""Streams of progress: one LISTEN connection a process, one reading for all streams.
+"""The hub of all progress streams of a process: one LISTEN connection, one reading for all streams.
 
-Notifications only say that something is new. What is told comes from readings of the database that
-follow one another, so no stream sees an older state after a newer one, and what was notified while
-the connection was lost is in the next reading.
+A notification only says that something has changed. What streams are sent comes from readings of the
+database, one after the other: no stream sees an older state after a newer one, and a change that was
+notified while the connection was lost is in the next reading.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from typing import Any
 import psycopg
 
 from customer_panel.api.http.errors import ApiError, unavailable
-from customer_panel.api.progress.messages import Message, View, end_of, ending, heartbeat, place
+from customer_panel.api.progress.messages import (
+    Message,
+    View,
+    end_kind,
+    end_number_of,
+    event_id,
+    heartbeat,
+)
 from customer_panel.api.progress.stream import Stream
 from customer_panel.db.connect import APPLICATION
 from customer_panel.db.pool import KEEPALIVES, Pool
@@ -28,13 +35,14 @@ from customer_panel.settings import Settings
 logger = logging.getLogger("customer_panel.api")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 0.5  # until the next attempt to connect
-JOIN_S = 3.0  # what a new stream waits for its snapshot before it is refused
-READ_S = 5.0  # for a reading, which takes milliseconds; behind a cut cable it would take minutes
-FAILED_S = 0.5  # until the next reading after one that failed
-# A running import that commits nothing for long (it builds an index, or was killed) is looked at
-# nevertheless, for its clock goes on.
+JOIN_S = 3.0  # for the snapshot of a new stream, which is refused then
+READ_S = 5.0  # for a reading, which takes milliseconds; over a broken network it would take minutes
+FAILED_S = 0.5  # from a reading that failed to the next one
+# Between two readings while the running import commits nothing (it builds an index, or was killed):
+# its elapsed time grows all the same.
 STILL_S = 1.0
-# Ends are numbered before they commit: one may become visible after its successor.
+# An end gets its number before it commits, so it may become visible after one with a higher number.
+# It is still sent if that is higher by this much at most.
 LATE = 16
 CONNECTION: dict[str, Any] = {
     "autocommit": True,
@@ -47,8 +55,10 @@ LISTEN = b"SET idle_session_timeout = 0; LISTEN customer_panel; LISTEN customer_
 
 
 class Hub:
-    """All streams of this process. `wake` is called when a request for an import was notified, and
-    `on_return` when the database is there again after it was lost.
+    """All progress streams of this process.
+
+    wake: called when somebody has asked for an import, or for a change to one.
+    on_return: called when the database can be reached again.
     """
 
     def __init__(
@@ -68,37 +78,38 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._streams: set[Stream] = set()
         self._joining: set[Stream] = set()
-        self._news = asyncio.Event()
-        self._is_listening = self._is_away = self._is_closed = False
+        self._is_listening = self._is_lost = self._is_closed = False
+        # When the next reading is due: `_wait_s`.
+        self._wakeup = asyncio.Event()
         self._is_urgent = self._is_dirty = self._is_running = False
         self._not_before = self._read_at = 0.0
         self._every_s = settings.progress_every_ms / 1000
-        self._last: tuple[int, str] | None = None  # the job that was told of last, and its status
-        self._end = 0  # the highest end that was told of
-        self._base = 0  # ends up to here are told of, and of those behind it
-        self._told: set[int] = set()  # these
-        self._number = 0
+        self._last: tuple[int, str] | None = None  # the import read last, and its status
+        # Every end numbered up to `_base` was sent; above it, those in `_sent`, `_end` the highest.
+        self._base = self._end = 0
+        self._sent: set[int] = set()
+        self._number = 0  # of the last message
 
     @property
     def stream_count(self) -> int:
         return len(self._streams)
 
-    # -- its life ----------------------------------------------------------------------------------
+    # -- start and end -----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Returns at once, whether or not the database can be reached."""
+        """Returns at once, even if the database cannot be reached."""
         self._tasks = [
             asyncio.create_task(work, name=f"cp-events-{number}")
-            for number, work in enumerate((self._listen(), self._tell(), self._beat()))
+            for number, work in enumerate((self._listen(), self._send(), self._send_heartbeats()))
         ]
         for task in self._tasks:
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._on_task_end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        # A stream that hears nothing any more is worse than one that ends.
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        # When a stream ends, its client reconnects; one that stays silent would not be noticed.
         self.end_streams()
-        if not task.cancelled() and (wrong := task.exception()) is not None:
-            logger.error("the event hub has died: %s", described(wrong))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the event hub has died: %s", described(error))
 
     def end_streams(self) -> None:
         """Ends all streams and refuses new ones. May be called more than once."""
@@ -108,7 +119,7 @@ class Hub:
             self._refuse(stream, unavailable("The server is shutting down"))
 
     async def close(self) -> None:
-        """`end_streams`, and gives the connection back."""
+        """`end_streams`, and closes the LISTEN connection."""
         self.end_streams()
         for task in self._tasks:
             task.cancel()
@@ -118,9 +129,10 @@ class Hub:
 
     @contextlib.asynccontextmanager
     async def opened(self, view: View, last_event_id: str | None) -> AsyncIterator[Stream]:
-        """A stream that begins with the snapshot, and the ends that the client of this id has missed.
+        """A stream that starts with the snapshot and with the ends after `last_event_id`.
 
-        Raises ApiError 503: too many streams, no database, or the server is shutting down.
+        Raises ApiError 503: too many streams are open, the database cannot be reached, or the server
+        is shutting down.
         """
         if self._is_closed:
             raise unavailable("The server is shutting down")
@@ -128,13 +140,13 @@ class Hub:
             raise ApiError(
                 503, "Too many streams are open; try again", headers={"Retry-After": "5"}
             )
-        if self._is_away:
+        if self._is_lost:
             raise unavailable()
-        stream = Stream(view, end_of(last_event_id))
+        stream = Stream(view, end_number_of(last_event_id))
         self._joining.add(stream)
         try:
             self._is_urgent = True
-            self._news.set()
+            self._wakeup.set()
             try:
                 async with asyncio.timeout(JOIN_S):
                     await stream.joined
@@ -146,12 +158,13 @@ class Hub:
             self._streams.discard(stream)
 
     @staticmethod
-    def _refuse(stream: Stream, wrong: Exception) -> None:
+    def _refuse(stream: Stream, error: Exception) -> None:
         if not stream.joined.done():
-            stream.joined.set_exception(wrong)
-            stream.joined.exception()  # its client may have gone: nobody asks for it then
+            stream.joined.set_exception(error)
+            # Marks it as retrieved: asyncio would log it if the client has disconnected by now.
+            stream.joined.exception()
 
-    # -- what is new -------------------------------------------------------------------------------
+    # -- notifications -----------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         wait = FIRST_WAIT_S
@@ -165,43 +178,43 @@ class Hub:
                         await self._on_return()
                     wait = FIRST_WAIT_S
                     self._not_before = 0.0
-                    self._is_listening, self._is_away = True, False
-                    self._look(is_urgent=True)
+                    self._is_listening, self._is_lost = True, False
+                    self._read_soon(is_urgent=True)
                     self._wake()
                     async for notification in conn.notifies():
-                        self._heard(notification)
+                        self._on_notification(notification)
             was_lost = True
-            self._is_listening, self._is_away = False, True
+            self._is_listening, self._is_lost = False, True
             for stream in self._joining:
                 self._refuse(stream, unavailable())
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
 
-    def _heard(self, notification: psycopg.Notify) -> None:
+    def _on_notification(self, notification: psycopg.Notify) -> None:
         if notification.channel == "customer_panel_requests":
             self._wake()
             return
-        # What a lane commits, and the phases of the work, can wait for their turn.
-        self._look(is_urgent='"status"' in notification.payload)
+        # Commits of a lane and changes of the phase wait for the next regular reading.
+        self._read_soon(is_urgent='"status"' in notification.payload)
 
-    def _look(self, *, is_urgent: bool) -> None:
+    def _read_soon(self, *, is_urgent: bool) -> None:
         self._is_dirty = True
         self._is_urgent |= is_urgent
         if self._streams or self._joining:
-            self._news.set()
+            self._wakeup.set()
 
-    # -- what is told ------------------------------------------------------------------------------
+    # -- readings, and what streams are sent of them -----------------------------------------------
 
-    async def _tell(self) -> None:
+    async def _send(self) -> None:
         while True:
             wait = self._wait_s()
             if wait == 0:
-                await self._look_and_tell()
+                await self._read_and_send()
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self._news.wait()
-            self._news.clear()
+                    await self._wakeup.wait()
+            self._wakeup.clear()
 
     def _wait_s(self) -> float | None:
         """Seconds until the next reading; None while none is due."""
@@ -215,7 +228,7 @@ class Hub:
             due = max(due, self._read_at + every_s)
         return max(due - time.monotonic(), 0)
 
-    async def _look_and_tell(self) -> None:
+    async def _read_and_send(self) -> None:
         joining = list(self._joining)
         self._is_urgent = self._is_dirty = False
         self._read_at = time.monotonic()
@@ -228,36 +241,36 @@ class Hub:
                     since=min(known, default=NEVER),
                 )
         except (psycopg.Error, TimeoutError):
-            # Open streams wait; new ones are refused.
+            # Open streams wait for the next reading; new ones are refused.
             self._is_urgent = True
             self._not_before = time.monotonic() + FAILED_S
             for stream in joining:
                 self._refuse(stream, unavailable())
             return
         self._not_before = 0.0
-        self._tell_ends(reading)
-        self._tell_progress(reading.shown)
-        self._welcome(joining, reading)
+        self._send_ends(reading)
+        self._send_progress(reading.shown)
+        self._admit(joining, reading)
 
-    def _tell_ends(self, reading: Reading) -> None:
+    def _send_ends(self, reading: Reading) -> None:
         if not self._streams or reading.highest_end < self._base:
-            # Nobody was told anything, or the database is another one by now.
+            # No stream is open, or the database was replaced by another one.
             self._base = self._end = reading.highest_end
-            self._told.clear()
+            self._sent.clear()
             return
         for standing in reading.ended:
             end = standing.end_number or 0
-            if end <= self._base or end in self._told:
+            if end <= self._base or end in self._sent:
                 continue
-            self._told.add(end)
+            self._sent.add(end)
             self._end = max(self._end, end)
-            told = Message(ending(standing), self._place(), standing)
+            message = Message(end_kind(standing), self._next_id(), standing)
             for stream in self._streams:
-                stream.tell(told(stream.view))
+                stream.put(message(stream.view))
         self._base = max(self._base, self._end - LATE)
-        self._told = {end for end in self._told if end > self._base}
+        self._sent = {end for end in self._sent if end > self._base}
 
-    def _tell_progress(self, shown: Standing | None) -> None:
+    def _send_progress(self, shown: Standing | None) -> None:
         last = self._last
         self._last = None if shown is None else (shown.job_id, shown.status)
         self._is_running = shown is not None and shown.status == "RUNNING"
@@ -265,43 +278,43 @@ class Hub:
             return
         self._every_s = (shown.every_ms or self._settings.progress_every_ms) / 1000
         if self._streams and (self._is_running or last != self._last):
-            told = Message("progress", self._place(), shown)
+            message = Message("progress", self._next_id(), shown)
             for stream in self._streams:
-                stream.show(told(stream.view))
+                stream.put_progress(message(stream.view))
 
-    def _welcome(self, joining: list[Stream], reading: Reading) -> None:
+    def _admit(self, joining: list[Stream], reading: Reading) -> None:
         snapshots: dict[int, Message] = {}
         missed: dict[int, Message] = {}
         for stream in joining:
             if stream.joined.done():
                 continue
-            # A client that breaks off before it has heard of all that it missed hears of the rest
-            # when it comes back: the id goes up with them.
+            # The ids count up with the ends that the client missed: if it disconnects in between, it
+            # gets the other ends when it reconnects.
             after = self._end if stream.after is None else min(stream.after, self._end)
             if after not in snapshots:
-                snapshots[after] = Message("snapshot", self._place(after), reading.shown)
-            stream.tell(snapshots[after](stream.view))
+                snapshots[after] = Message("snapshot", self._next_id(after), reading.shown)
+            stream.put(snapshots[after](stream.view))
             for standing in reading.ended:
                 end = standing.end_number or 0
                 if end > after:
                     if end not in missed:
-                        missed[end] = Message(ending(standing), self._place(end), standing)
-                    stream.tell(missed[end](stream.view))
+                        missed[end] = Message(end_kind(standing), self._next_id(end), standing)
+                    stream.put(missed[end](stream.view))
             self._joining.discard(stream)
             self._streams.add(stream)
             stream.joined.set_result(None)
 
-    def _place(self, end: int | None = None) -> str:
-        """The id of the next message: who knows it, knows of all up to `end`, else of all that were
-        told.
+    def _next_id(self, end: int | None = None) -> str:
+        """The id of the next message. Its client then knows all ends up to `end`; None: all that
+        were sent.
         """
         self._number += 1
-        return place(self._end if end is None else end, self._number)
+        return event_id(self._end if end is None else end, self._number)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self._settings.heartbeat_ms / 1000)
             if self._streams:
-                beat = heartbeat(self._place())
+                message = heartbeat(self._next_id())
                 for stream in self._streams:
-                    stream.beat(beat)
+                    stream.put_heartbeat(message)

@@ -1,7 +1,7 @@
-"""What clients see of an import: the snapshot, and the messages of a stream.
+"""What clients see of a running import: the progress snapshot, and the messages of a stream.
 
-A message is bytes, made once and shared by all streams. It has no `event:` line, for clients read
-`EventSource.onmessage`; what it is stands in its JSON, in `type`.
+A message is bytes, made once and shared by all streams. It has no `event:` line, because clients use
+`EventSource.onmessage`; the field `type` of its JSON says what it is.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from customer_panel.api.customers.shapes import Customer, Timestamp
-from customer_panel.api.http.envelope import encode, timestamp
+from customer_panel.api.customers.shapes import Customer
+from customer_panel.api.http.envelope import Timestamp, encode, timestamp
 from customer_panel.imports.model import COUNTERS, Phase
 from customer_panel.imports.queries.snapshot import Standing
 from customer_panel.imports.states import Status
 
 Kind = Literal["snapshot", "progress", "done", "error"]
-# 64-bit numbers travel as text: JavaScript's end at 2 to the 53rd.
+# 64-bit numbers are sent as text: in JavaScript, whole numbers are exact up to 2 to the 53rd.
 Counter = Annotated[str, Meta(pattern="^[0-9]{1,19}$", examples=["12345"])]
-RETRY_MS = 1000  # how long a client waits until it comes back; browsers take 3 to 5 s of their own
+RETRY_MS = 1000  # until a client connects again; without it browsers wait 3 to 5 s
 Seconds = Annotated[float, Meta(ge=0, examples=[12.5])]
 
 
 class View(NamedTuple):
-    """What a client wants to see of it."""
+    """What a client wants to see of an import."""
 
-    recent: int  # customers, at most
-    total_rows: int | None  # what per cent are of while the size is unknown
+    recent: int  # recent customers, at most
+    total_rows: int | None  # 100 per cent, while the size of the source is unknown
 
 
 class Progress(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
@@ -74,7 +74,7 @@ IDLE = Progress(
 
 
 def progress_of(standing: Standing | None, view: View) -> Progress:
-    """The snapshot of an import; before the first one there is none."""
+    """The progress that clients see; None stands for the time before the first import."""
     if standing is None:
         return IDLE
     counts = {
@@ -113,20 +113,20 @@ def _time(moment: datetime) -> str:
 
 
 class Message:
-    """What streams are told of an import, in each view that is asked for; each made once."""
+    """A message about an import, in each view that is asked for; each view is encoded once."""
 
-    def __init__(self, kind: Kind, place: str, standing: Standing | None) -> None:
+    def __init__(self, kind: Kind, event_id: str, standing: Standing | None) -> None:
         self._kind = kind
-        self._place = place
+        self._event_id = event_id
         self._standing = standing
-        self._made: dict[View, bytes] = {}
+        self._encoded: dict[View, bytes] = {}
 
     def __call__(self, view: View) -> bytes:
-        if view not in self._made:
-            self._made[view] = self._make(view)
-        return self._made[view]
+        if view not in self._encoded:
+            self._encoded[view] = self._encode(view)
+        return self._encoded[view]
 
-    def _make(self, view: View) -> bytes:
+    def _encode(self, view: View) -> bytes:
         progress = progress_of(self._standing, view)
         first = b'{"type":"%b",' % self._kind.encode()
         if self._kind != "snapshot":
@@ -134,30 +134,31 @@ class Message:
         retry = b"retry: %d\n" % RETRY_MS if self._kind == "snapshot" else b""
         return b"%bid: %b\ndata: %b%b\n\n" % (
             retry,
-            self._place.encode(),
+            self._event_id.encode(),
             first,
             encode(progress)[1:],
         )
 
 
-def heartbeat(place: str) -> bytes:
+def heartbeat(event_id: str) -> bytes:
     now = timestamp()
-    return f'id: {place}\ndata: {{"type":"heartbeat","ts":"{now}"}}\n\n'.encode()
+    return f'id: {event_id}\ndata: {{"type":"heartbeat","ts":"{now}"}}\n\n'.encode()
 
 
-def ending(standing: Standing) -> Kind:
-    """How a stream hears of the end of an import."""
+def end_kind(standing: Standing) -> Kind:
+    """The type of the message that reports the end of an import."""
     return "done" if standing.status == "COMPLETED" else "error"
 
 
-def place(end: int, number: int) -> str:
-    """The id of a message: all imports up to the `end`-th end have been told of; `number` makes it
-    unique.
+def event_id(end_number: int, number: int) -> str:
+    """The id of a message. Who has received it knows all ends of imports up to `end_number`.
+
+    number: of the message, so that no two have the same id.
     """
-    return f"{end}-{number}"
+    return f"{end_number}-{number}"
 
 
-def end_of(place: str | None) -> int | None:
-    """Up to which end the client of an id knows; None for an id that is not ours."""
-    found = re.fullmatch(r"([0-9]{1,18})-[0-9]{1,18}", place or "")
+def end_number_of(event_id: str | None) -> int | None:
+    """The last end that the client of this id knows; None for an id that is not from here."""
+    found = re.fullmatch(r"([0-9]{1,18})-[0-9]{1,18}", event_id or "")
     return int(found[1]) if found else None

@@ -1,15 +1,17 @@
-"""How far an import is: asked for once, or as a stream."""
+"""The progress of imports over HTTP: once, as a stream, and the ticket that opens one."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
-from litestar import Request, Router, get
+import msgspec
+from litestar import Request, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from litestar.params import HeaderParameter, QueryParameter
 
-from customer_panel.api.http.envelope import Answer, encode
+from customer_panel.api.http.envelope import Answer, Success, encode, ok
 from customer_panel.api.http.errors import responses
 from customer_panel.api.progress.messages import Progress, View, progress_of
 from customer_panel.api.progress.stream import EventStream
@@ -102,7 +104,7 @@ async def stream_progress(
             name="lastEventId", description="The same, for clients that cannot send headers."
         ),
     ] = None,
-    ticket: Annotated[  # noqa: ARG001 - looked at before the request comes here
+    ticket: Annotated[  # noqa: ARG001 - the guard has redeemed it
         str | None,
         QueryParameter(
             description="In the place of a key, for clients that cannot send headers:"
@@ -125,6 +127,40 @@ def _view(state: AppState, total_rows: int | None, recent_limit: int | None) -> 
     )
 
 
-router = Router(
-    "/api/v1/customers", route_handlers=[get_progress, stream_progress], tags=["Import"]
+# -- tickets --------------------------------------------------------------------------------------
+
+
+class Ticket(msgspec.Struct, rename="camel", frozen=True):
+    """Opens one progress stream: `/customers/progress/stream?ticket=...`."""
+
+    ticket: Annotated[str, msgspec.Meta(examples=["mfTq3fUZ5jW0b2xHkTtqXv3n0cVYlq2d"])]
+    expires_at: datetime
+
+
+class TicketResponse(Success, kw_only=True, frozen=True):
+    """The answer with a ticket."""
+
+    data: Ticket
+
+
+@post(
+    "/progress/ticket",
+    status_code=200,
+    opt={"scope": "read"},
+    operation_id="issueTicket",
+    summary="Get a ticket for a progress stream",
+    responses=responses(400, 413, 415, 503),
+)
+async def issue_ticket(request: AnyRequest) -> Answer[TicketResponse]:
+    """An `EventSource` cannot send a key in a header. The ticket stands for it: for 30 seconds, for
+    one stream.
+    """
+    ticket, expires_at = await panel(request).tickets.issue()
+    return ok("Ticket", Ticket(ticket, expires_at))
+
+
+progress_router = Router(
+    "/api/v1/customers",
+    route_handlers=[get_progress, stream_progress, issue_ticket],
+    tags=["Import"],
 )

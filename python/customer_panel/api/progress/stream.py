@@ -1,8 +1,8 @@
-"""One progress stream: what waits to be sent to its client, and the sending.
+"""One progress stream: the messages that wait for its client, and how they are sent.
 
 A client that reads slowly, or not at all, gets the latest progress when it reads again, and every
-end of an import. Meanwhile it costs what the server's and the kernel's buffers hold, and slows
-nobody.
+end of an import. Until then it occupies only the buffers of the server and of the kernel, and delays
+no other client.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from litestar.types.asgi_types import HTTPResponseBodyEvent, HTTPResponseStartEv
 
 from customer_panel.api.progress.messages import View
 
-MOST_WAITING = 200  # messages; then the stream is ended, and its client comes back for the rest
-FAREWELL_S = 0.5  # for the end of the answer to a client that does not read
+MOST_WAITING = 200  # messages; with more the stream ends, and its client reconnects for the rest
+FAREWELL_S = 0.5  # to send the end of the answer; the client may have stopped reading
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    # Neither a cache nor a proxy is to hold messages back.
+    # No cache and no proxy may hold messages back.
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
 
 
 class Stream:
-    """What waits to be sent to one client."""
+    """The messages that wait to be sent to one client."""
 
     __slots__ = (
-        "_beat",
         "_blocked",
-        "_news",
+        "_has_message",
+        "_heartbeat",
         "_progress",
         "_waiting",
         "after",
@@ -48,41 +48,41 @@ class Stream:
 
     def __init__(self, view: View, after: int | None) -> None:
         self.view = view
-        self.after = after  # up to which end its client knows; None: it asks for none
+        self.after = after  # the last end that its client knows; None: it wants no earlier ones
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_ended = False
         self._waiting: deque[bytes] = deque()
         self._progress: bytes | None = None
-        self._beat: bytes | None = None
-        self._news = asyncio.Event()
+        self._heartbeat: bytes | None = None
+        self._has_message = asyncio.Event()
         self._blocked: asyncio.Task[Any] | None = None
 
-    def tell(self, message: bytes) -> None:
-        """A message that nothing overwrites. What was to be said before it is old by now."""
-        self._progress = self._beat = None
+    def put(self, message: bytes) -> None:
+        """Adds a message that must arrive. It replaces progress that was not sent yet."""
+        self._progress = self._heartbeat = None
         self._waiting.append(message)
         if len(self._waiting) > MOST_WAITING:
             self.end()
-        self._news.set()
+        self._has_message.set()
 
-    def show(self, message: bytes) -> None:
-        """Progress: only the latest counts."""
+    def put_progress(self, message: bytes) -> None:
+        """Adds progress; it replaces progress that was not sent yet."""
         self._progress = message
-        self._news.set()
+        self._has_message.set()
 
-    def beat(self, message: bytes) -> None:
-        self._beat = message
-        self._news.set()
+    def put_heartbeat(self, message: bytes) -> None:
+        self._heartbeat = message
+        self._has_message.set()
 
     def end(self) -> None:
-        """Ends it at once, though its client may have stopped reading in the middle of a message."""
+        """Ends the stream at once, even if its client stopped reading in the middle of a message."""
         if not self.is_ended and self._blocked is not None:
             self._blocked.cancel()
         self.is_ended = True
-        self._news.set()
+        self._has_message.set()
 
     async def send(self, sending: Awaitable[None]) -> bool:
-        """Waits for `sending`; False if the stream was ended meanwhile."""
+        """Waits for `sending`; False if the stream ended before it was done."""
         self._blocked = asyncio.current_task()
         assert self._blocked is not None
         try:
@@ -96,22 +96,22 @@ class Stream:
         return True
 
     async def next(self) -> bytes | None:
-        """The next message; None at the end."""
+        """Waits for the next message and returns it; None when the stream has ended."""
         while not self.is_ended:
             if self._waiting:
                 return self._waiting.popleft()
             message, self._progress = self._progress, None
             if message is None:
-                message, self._beat = self._beat, None
+                message, self._heartbeat = self._heartbeat, None
             if message is not None:
                 return message
-            self._news.clear()
-            await self._news.wait()
+            self._has_message.clear()
+            await self._has_message.wait()
         return None
 
 
 class EventStream(Response[str]):
-    """The answer that goes on until the client goes, or the server. Litestar takes it as it is."""
+    """An answer that lasts until its client disconnects or the server shuts down."""
 
     __slots__ = ("_open",)
 
@@ -122,9 +122,9 @@ class EventStream(Response[str]):
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Nothing is sent before the snapshot is there: until then the stream can still be refused.
+        # Nothing is sent until the snapshot is there, so that an error can still be the answer.
         async with self._open() as stream:
-            watching = asyncio.create_task(_until_gone(receive, stream))
+            watching = asyncio.create_task(_until_disconnect(receive, stream))
             try:
                 if await self._run(stream, send):
                     with contextlib.suppress(TimeoutError):
@@ -135,7 +135,7 @@ class EventStream(Response[str]):
 
     @staticmethod
     async def _run(stream: Stream, send: Send) -> bool:
-        """Sends until the stream is ended; False if that was in the middle of a message."""
+        """Sends until the stream ends; False if that was in the middle of a message."""
         start: HTTPResponseStartEvent = {
             "type": "http.response.start",
             "status": 200,
@@ -153,7 +153,7 @@ def _part(payload: bytes, *, is_last: bool = False) -> HTTPResponseBodyEvent:
     return {"type": "http.response.body", "body": payload, "more_body": not is_last}
 
 
-async def _until_gone(receive: Receive, stream: Stream) -> None:
+async def _until_disconnect(receive: Receive, stream: Stream) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     stream.end()
