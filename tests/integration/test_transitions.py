@@ -13,7 +13,7 @@ from customer_panel.imports import import_customers
 from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Options
 from customer_panel.imports.sources import FileSource, planned
-from customer_panel.imports.states import STATUSES, Event, after
+from customer_panel.states import STATUSES, Event, after
 
 ENDS = {"complete": "COMPLETED", "fail": "FAILED", "stop": "PAUSED", "lose": "INTERRUPTED"}
 

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from customer_panel.imports.states import OPEN, STATUSES, TRANSITIONS, Event, Status, after
+from customer_panel.states import OPEN, STATUSES, TRANSITIONS, Event, Status, after
 
 DOCS = Path(__file__).parents[2] / "docs/exactly-once.md"
 ENDED = set(STATUSES) - set(OPEN)

@@ -7,8 +7,8 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from customer_panel.imports.states import Status
 from customer_panel.settings import BATCH_ROWS, MEMORY_BYTES
+from customer_panel.states import Status
 
 Blank = Literal["keep", "clear"]
 DateOrder = Literal["mdy", "dmy"]

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from customer_panel.imports.states import Status
+from customer_panel.states import Status
 
 
 class Stop:

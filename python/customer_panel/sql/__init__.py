@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 def statements() -> dict[str, str]:
     """All statements by name, ready for psycopg. Raises ValueError for a name given twice."""
     bodies: dict[str, str] = {}
-    for path in sorted(FOLDER.glob("*.sql")):
+    for path in sorted(FOLDER.rglob("*.sql")):
         _, *parts = re.split(r"^-- (\w+) --$", path.read_text(encoding="utf-8"), flags=re.M)
         found = dict(zip(parts[::2], parts[1::2], strict=True))
         if len(found) * 2 != len(parts) or found.keys() & bodies.keys():

@@ -12,7 +12,7 @@ from customer_panel.api.http.pages import Pagination
 from customer_panel.api.progress.messages import Counter, Seconds, View, progress_of
 from customer_panel.imports.model import Phase
 from customer_panel.imports.queries import jobs, rejects
-from customer_panel.imports.states import Status
+from customer_panel.states import Status
 
 NO_CUSTOMERS = View(recent=0, total_rows=None)
 

@@ -17,7 +17,7 @@ from customer_panel.api.customers.shapes import Customer
 from customer_panel.api.http.envelope import Timestamp, encode, timestamp
 from customer_panel.imports.model import COUNTERS, Phase
 from customer_panel.imports.queries.snapshot import Standing
-from customer_panel.imports.states import Status
+from customer_panel.states import Status
 
 Kind = Literal["snapshot", "progress", "done", "error"]
 # 64-bit numbers are sent as text: in JavaScript, whole numbers are exact up to 2 to the 53rd.

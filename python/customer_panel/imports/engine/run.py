@@ -40,8 +40,8 @@ from customer_panel.imports.model import (
     total,
 )
 from customer_panel.imports.sources import Source, StreamSource, planned
-from customer_panel.imports.states import Status
 from customer_panel.imports.stop import Stop, StopRequested
+from customer_panel.states import Status
 
 Connection = psycopg.Connection[Any]
 

@@ -22,8 +22,8 @@ from customer_panel.imports.model import (
     Row,
 )
 from customer_panel.imports.sources import Source
-from customer_panel.imports.states import Status
 from customer_panel.sql import statement
+from customer_panel.states import Status
 
 Connection = psycopg.Connection[Any]
 LOCK = 0x63705F696D706F72  # "cp_impor"

@@ -17,8 +17,8 @@ from customer_panel.imports.job.ledger import LOCK
 from customer_panel.imports.model import Row
 from customer_panel.imports.queries.rejects import record
 from customer_panel.imports.queries.snapshot import Standing, standing_of
-from customer_panel.imports.states import Status
 from customer_panel.sql import statement
+from customer_panel.states import Status
 
 Connection = psycopg.AsyncConnection[Any]
 LARGEST = (1 << 63) - 1  # what a bigint holds

@@ -17,8 +17,8 @@ from psycopg.rows import dict_row
 from customer_panel.db.pool import Pool, connection
 from customer_panel.imports.job.ledger import LOCK
 from customer_panel.imports.model import COUNTERS, Counts, Phase, Row
-from customer_panel.imports.states import Status
 from customer_panel.sql import statement
+from customer_panel.states import Status
 
 DYING_S = 5.0  # a runner that lost its connection holds the lock again within two
 NOT_DONE = (

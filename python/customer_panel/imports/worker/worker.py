@@ -34,13 +34,13 @@ from customer_panel.imports.job.sessions import Sessions, is_loss
 from customer_panel.imports.model import Options, Progress, Row, Tuning
 from customer_panel.imports.roots import open_beneath
 from customer_panel.imports.sources import FileSource
-from customer_panel.imports.states import Status
 from customer_panel.imports.stop import Stop
 from customer_panel.imports.worker.backoff import Rests
 from customer_panel.imports.worker.inbox import Bell
 from customer_panel.imports.worker.orders import Created, Order
 from customer_panel.settings import Settings
 from customer_panel.sql import statement
+from customer_panel.states import Status
 
 Connection = psycopg.Connection[Any]
 LOOK_S = 1.0  # an interrupted import goes on within two seconds
