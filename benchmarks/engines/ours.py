@@ -11,8 +11,9 @@ import msgspec
 
 from customer_panel.benchmarks.figures import Facts, Run
 from customer_panel.benchmarks.place import Place
+from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.supervisor import run_import
-from customer_panel.imports.model import ImportResult, Options, Progress, Tuning
+from customer_panel.imports.model import ImportResult, Progress, Tuning
 from customer_panel.imports.sources import opened
 
 NAME = "customer-panel"
@@ -69,11 +70,12 @@ def _main() -> None:
     asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
     phases: dict[str, float] = {}
 
-    def told(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         phases.setdefault(progress.phase, progress.elapsed_sec)
 
     with opened(asked.file) as source:
-        result = run_import(source, asked.dsn, Options(), asked.tuning, told=told)
+        request = ImportRequest(source=source, tuning=asked.tuning)
+        result = run_import(request, asked.dsn, Hooks(on_progress=on_progress))
     times = os.times()
     sys.stdout.buffer.write(msgspec.json.encode(Answer(result, times.user + times.system, phases)))
 

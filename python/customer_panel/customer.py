@@ -1,11 +1,14 @@
 """The customer: its columns in the one order that COPY, SQL and bit sets use.
 
-``rust/core/src/customer.rs`` holds the same table; a test compares the two.
+The list itself is ``rust/core/src/customer.rs``. Columns are only ever appended: a column's place
+is its bit in ``edited_fields`` and its place in ``edit_base``, in every row that was ever written.
 """
 
 from typing import Literal
 
 import msgspec
+
+from customer_panel._native import customer_fields
 
 Kind = Literal["identity", "text", "email", "date"]
 
@@ -20,37 +23,9 @@ class Column(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...]
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("customer_id", "customerId", "identity", 255, ("customer id", "id", "external id")),
-    Column("first_name", "firstName", "text", 100, ("first name",)),
-    Column("last_name", "lastName", "text", 100, ("last name",)),
-    Column(
-        "company",
-        "company",
-        "text",
-        200,
-        ("company", "company name", "organization", "organisation"),
-    ),
-    Column("city", "city", "text", 100, ("city", "town")),
-    Column("country", "country", "text", 100, ("country", "country name")),
-    Column("phone1", "phone1", "text", 50, ("phone 1", "phone", "mobile", "mobile number")),
-    Column("phone2", "phone2", "text", 50, ("phone 2", "secondary phone")),
-    Column("email", "email", "email", 254, ("email", "mail", "email address")),
-    Column(
-        "subscription_date",
-        "subscriptionDate",
-        "date",
-        0,
-        ("subscription date", "subscribed at", "created at"),
-    ),
-    Column("website", "website", "text", 500, ("website", "url", "site")),
-    Column(
-        "about_customer",
-        "aboutCustomer",
-        "text",
-        2000,
-        ("about customer", "about", "notes", "description", "bio"),
-    ),
+COLUMNS: tuple[Column, ...] = tuple(
+    Column(name, camel, kind, limit, tuple(aliases))
+    for name, camel, kind, limit, aliases in customer_fields()
 )
 
 # The pseudo field that is split into first and last name.

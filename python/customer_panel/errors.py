@@ -6,7 +6,6 @@ changes. Bad rows are not here: those are rejects, stored and counted, never rai
 
 from __future__ import annotations
 
-import traceback
 from typing import ClassVar
 
 
@@ -355,21 +354,3 @@ class OpenToAll(ServeError):
     hint = (
         "Set CP_API_KEYS, or listen on 127.0.0.1; CP_ALLOW_NO_AUTH=1 serves everybody all the same."
     )
-
-
-# -- telling -------------------------------------------------------------------------------------
-
-
-def described(wrong: BaseException) -> str:
-    """Kinds and places of an exception and its causes, without their texts: those quote values."""
-    parts = []
-    seen: set[int] = set()
-    at: BaseException | None = wrong
-    # An exception may be its own cause.
-    while at is not None and id(at) not in seen:
-        seen.add(id(at))
-        sqlstate = getattr(at, "sqlstate", None)
-        kind = type(at).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
-        parts.append(f"{kind}\n{''.join(traceback.format_tb(at.__traceback__))}")
-        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
-    return "caused by: ".join(parts).rstrip()

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from customer_panel.errors import SettingsError
+from customer_panel.redaction import redacted
 
 MEMORY_BYTES = 512 << 20  # room for 20 million identities at about 20 bytes each, and some air
 BATCH_ROWS = 200_000  # more brings nothing: fewer, larger batches cost memory only
@@ -122,12 +123,6 @@ class Setting(NamedTuple):
     field: str
     parse: Callable[[str], Any]
     meaning: str
-
-
-def redacted(text: str) -> str:
-    """`text` without the passwords of URLs and connection strings in it."""
-    text = re.sub(r"(://[^/@\s:]*:)[^@\s]*@", r"\1***@", text)
-    return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", r"\1***", text, flags=re.I)
 
 
 def default_home() -> Path:

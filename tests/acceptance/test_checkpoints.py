@@ -118,7 +118,7 @@ def test_progress_counts_only_what_is_committed(large, databases):
             assert row is not None
             reported.append((progress, row[0] or 0))
 
-        run(scene.path, dsn, lanes=2, batch_rows=3000, told=look)
+        run(scene.path, dsn, lanes=2, batch_rows=3000, on_progress=look)
     assert len(reported) > 3
     for progress, committed in reported:
         assert progress.counts.processed <= committed

@@ -80,7 +80,7 @@ def test_several_passes_change_no_night(nights, undisturbed, dsn, database, lane
 def test_too_low_a_guess_of_identities_divides_the_lanes_and_changes_no_night(
     nights, undisturbed, dsn, database, lanes, monkeypatch
 ):
-    monkeypatch.setattr("customer_panel.imports.engine.lanes.identities", lambda *_: 10)
+    monkeypatch.setattr("customer_panel.imports.engine.identities.identity_count", lambda *_: 10)
     for night, wanted in zip(nights, undisturbed, strict=True):
         result = run(night, dsn, lanes=lanes, memory_bytes=ROOM, batch_rows=500)
         assert outcome(dsn, result) == wanted

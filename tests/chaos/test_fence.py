@@ -6,8 +6,7 @@ import psycopg
 import pytest
 
 from customer_panel.errors import ClaimLost
-from customer_panel.imports.engine import finish
-from customer_panel.imports.engine import indexes as keys
+from customer_panel.imports.engine import finish, indexes
 from customer_panel.imports.engine.apply import Writer
 from customer_panel.sql import statement
 from support.compare import digest, run
@@ -42,7 +41,7 @@ MOMENTS = {
     "first batch": (Writer, "apply", 1),
     "later batch": (Writer, "apply", 4),
     "between copy and checkpoint": (Writer, "_checkpoint", 3),
-    "index build": (keys, "_build_together", 1),
+    "index build": (indexes, "_build_together", 1),
     "parked rows": (finish, "merge_parked", 1),
 }
 

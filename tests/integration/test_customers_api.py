@@ -21,8 +21,8 @@ from customer_panel.errors import (
     IdentityStays,
     NoSuchCustomer,
     ValueTaken,
-    described,
 )
+from customer_panel.redaction import described
 from customer_panel.sql import statement
 from support.compare import run as run_import
 from support.store import (

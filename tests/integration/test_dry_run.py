@@ -10,8 +10,7 @@ import pytest
 from customer_panel import Stop, errors, import_customers
 from customer_panel._native import generate
 from customer_panel.imports import library
-from customer_panel.imports.job.ledger import LOCK
-from customer_panel.imports.model import Tuning
+from customer_panel.imports.model import RUNNER_LOCK, Tuning
 from support.compare import counts, digest
 
 ROWS = 5000
@@ -120,7 +119,7 @@ def test_streams_can_be_rehearsed(nights, dsn):
 
 def test_it_needs_no_lock_and_no_job(nights, dsn, database):
     with psycopg.connect(dsn, autocommit=True) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        other.execute("SELECT pg_advisory_lock(%s)", [RUNNER_LOCK])
         with pytest.raises(errors.AlreadyRunning):
             import_customers(nights["first"], dsn)
         predicted = import_customers(nights["first"], dsn, dry_run=True)

@@ -31,7 +31,7 @@ def test_a_first_load_merges_hand_made_customers_and_keeps_what_the_person_wrote
     dsn, path, monkeypatch, is_alone
 ):
     hand_made = ids_of(path)[100:110]
-    build = finish.keys.build
+    build = finish.indexes.build
 
     def made_by_hand_before(connect, claim, settle):
         with psycopg.connect(dsn) as conn:
@@ -43,9 +43,9 @@ def test_a_first_load_merges_hand_made_customers_and_keeps_what_the_person_wrote
                 )
         build(connect, claim, settle)
 
-    monkeypatch.setattr(finish.keys, "build", made_by_hand_before)
+    monkeypatch.setattr(finish.indexes, "build", made_by_hand_before)
     if not is_alone:
-        monkeypatch.setattr(finish.keys, "_build_together", lambda *_: False)
+        monkeypatch.setattr(finish.indexes, "_build_together", lambda *_: False)
     result = import_customers(path, dsn)
     with psycopg.connect(dsn) as conn:
         rows = conn.execute(
@@ -73,7 +73,7 @@ def test_a_first_load_merges_hand_made_customers_and_keeps_what_the_person_wrote
 
 def test_a_build_gives_way_to_a_writer(dsn, path, monkeypatch):
     """A plain CREATE INDEX makes writers wait, also for those it waits for itself."""
-    build = finish.keys.build
+    build = finish.indexes.build
     written = threading.Event()
 
     def write() -> None:
@@ -101,7 +101,7 @@ def test_a_build_gives_way_to_a_writer(dsn, path, monkeypatch):
             builder.join()
             writer.join()
 
-    monkeypatch.setattr(finish.keys, "build", beside_an_open_transaction)
+    monkeypatch.setattr(finish.indexes, "build", beside_an_open_transaction)
     import_customers(path, dsn)
     with psycopg.connect(dsn) as conn:
         found = conn.execute(

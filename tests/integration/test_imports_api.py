@@ -131,7 +131,7 @@ def stopped_after_a_batch(path, dsn):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(progress, "EVERY_S", 0)
         with pytest.raises(Stopped):
-            run(path, dsn, told=on_progress, stop=stop, batch_rows=500)
+            run(path, dsn, on_progress=on_progress, stop=stop, batch_rows=500)
 
 
 def test_the_command_lines_import_is_paused_and_cancelled_over_http(own, dsn, long, run):

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from customer_panel.db import embedded
-from customer_panel.db.connect import connect, database
+from customer_panel.db.connect import connect
+from customer_panel.db.database import database
 from customer_panel.db.migrate import FOLDER, LOCK, Migration, applied, known, migrate, rollback
 from customer_panel.errors import (
     DatabaseUnreachable,

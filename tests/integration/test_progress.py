@@ -15,9 +15,14 @@ import pytest
 from customer_panel.api.progress.messages import View, progress_of
 from customer_panel.db.pool import make_pool
 from customer_panel.errors import Stopped
-from customer_panel.imports.job.ledger import LOCK
-from customer_panel.imports.model import COUNTERS
-from customer_panel.imports.queries.snapshot import DYING_S, NOT_DONE, Reading, Standing, Watch
+from customer_panel.imports.model import COUNTERS, RUNNER_LOCK
+from customer_panel.imports.queries.snapshot import (
+    DYING_S,
+    NOT_DONE,
+    ImportSnapshot,
+    Reading,
+    Watch,
+)
 from customer_panel.imports.stop import Stop
 from customer_panel.sql import statement
 from support.compare import run
@@ -39,10 +44,10 @@ def readings(dsn: str, watch: Watch | None = None, count: int = 1, **how: Any) -
     return asyncio.run(read())
 
 
-def shown(dsn: str, watch: Watch | None = None) -> Standing:
-    standing = readings(dsn, watch)[0].shown
-    assert standing is not None
-    return standing
+def shown(dsn: str, watch: Watch | None = None) -> ImportSnapshot:
+    snapshot = readings(dsn, watch)[0].shown
+    assert snapshot is not None
+    return snapshot
 
 
 class Onlooker(threading.Thread):
@@ -51,32 +56,32 @@ class Onlooker(threading.Thread):
     def __init__(self, dsn: str) -> None:
         super().__init__()
         self.dsn = dsn
-        self.seen: list[Standing] = []
+        self.seen: list[ImportSnapshot] = []
         self._is_over = threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self._is_over.is_set():
             found = (reading.shown for reading in readings(self.dsn, count=20))
-            self.seen += [standing for standing in found if standing is not None]
+            self.seen += [snapshot for snapshot in found if snapshot is not None]
 
     def close(self) -> None:
         self._is_over.set()
         self.join()
 
 
-def is_consistent(standing: Standing) -> None:
-    counts = {name: getattr(standing.counts, name) for name in COUNTERS}
+def is_consistent(snapshot: ImportSnapshot) -> None:
+    counts = {name: getattr(snapshot.counts, name) for name in COUNTERS}
     outcomes = sum(counts.values()) - counts["processed"] - counts["warnings"]
     assert counts["processed"] == outcomes
     assert all(count >= 0 for count in counts.values())
-    percent = standing.percent(None)
-    assert percent == 100 if standing.status == "COMPLETED" else 0 <= percent <= NOT_DONE
-    assert standing.bytes_total is None or 0 <= standing.bytes_read <= standing.bytes_total
-    assert standing.elapsed_sec >= 0
-    assert standing.eta_sec is None or standing.eta_sec >= 0
-    assert standing.started_at <= standing.updated_at
-    progress = progress_of(standing, View(RECENT, None))
+    percent = snapshot.percent(None)
+    assert percent == 100 if snapshot.status == "COMPLETED" else 0 <= percent <= NOT_DONE
+    assert snapshot.bytes_total is None or 0 <= snapshot.bytes_read <= snapshot.bytes_total
+    assert snapshot.elapsed_sec >= 0
+    assert snapshot.eta_sec is None or snapshot.eta_sec >= 0
+    assert snapshot.started_at <= snapshot.updated_at
+    progress = progress_of(snapshot, View(RECENT, None))
     recent = [(customer.updated_at, customer.id) for customer in progress.recent_customers]
     assert recent == sorted(recent, reverse=True)
     assert len(recent) <= RECENT
@@ -86,7 +91,7 @@ def is_consistent(standing: Standing) -> None:
         assert all(str(progress.started_at) <= moment for moment, _ in recent)
 
 
-def goes_forward(seen: list[Standing]) -> None:
+def goes_forward(seen: list[ImportSnapshot]) -> None:
     for earlier, later in itertools.pairwise(seen):
         if earlier.job_id == later.job_id:
             assert earlier.percent(None) <= later.percent(None)
@@ -124,9 +129,9 @@ def test_a_snapshot_at_any_moment_is_consistent(runner, databases, large, number
             onlooker.close()
         seen = onlooker.seen
         print(f"seed {number}: {len(seen)} snapshots, {len({s.bytes_read for s in seen})} states")
-        assert len({standing.bytes_read for standing in seen}) > 5
-        for standing in seen:
-            is_consistent(standing)
+        assert len({snapshot.bytes_read for snapshot in seen}) > 5
+        for snapshot in seen:
+            is_consistent(snapshot)
         goes_forward(seen)
         last = shown(dsn)
         is_consistent(last)
@@ -149,7 +154,7 @@ def test_elapsed_goes_on_while_it_runs_and_stops_when_it_stops(dsn, tmp_path):
         assert shown(dsn) == paused
         run(path, dsn, batch_rows=500)
         onlooker.close()
-    times = [standing.elapsed_sec for standing in onlooker.seen]
+    times = [snapshot.elapsed_sec for snapshot in onlooker.seen]
     assert times == sorted(times)
     assert len(set(times)) > 10
     assert shown(dsn).elapsed_sec >= times[-1]
@@ -194,27 +199,27 @@ def test_a_runner_that_is_missing_is_waited_for(dsn, job):
     assert killed.eta_sec is None
     # Somebody runs it again: RUNNING at once, and the next time it is missing it is waited for anew.
     with psycopg.connect(dsn) as runner:
-        runner.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        runner.execute("SELECT pg_advisory_lock(%s)", [RUNNER_LOCK])
         assert shown(dsn, watch).status == "RUNNING"
     assert shown(dsn, watch).status == "RUNNING"
 
 
 def test_figures_of_a_job(dsn, job, database):
-    standing = shown(dsn)
-    assert (standing.bytes_read, standing.bytes_total) == (600, 1100)
-    assert standing.percent(None) == standing.percent(5) == 54.55
+    snapshot = shown(dsn)
+    assert (snapshot.bytes_read, snapshot.bytes_total) == (600, 1100)
+    assert snapshot.percent(None) == snapshot.percent(5) == 54.55
     # 500 of 1,000 bytes behind the header in 100 seconds.
-    assert standing.eta_sec == pytest.approx(100, abs=5)
-    assert standing.rate_rows_per_sec == pytest.approx(1, abs=0.05)
+    assert snapshot.eta_sec == pytest.approx(100, abs=5)
+    assert snapshot.rate_rows_per_sec == pytest.approx(1, abs=0.05)
     database.execute("UPDATE imports SET phase = 'indexing'")
     assert shown(dsn).eta_sec is None
     # The total is a guess: it counts only while nobody knows the size.
     database.execute("UPDATE imports SET file_size = NULL")
-    standing = shown(dsn)
-    assert standing.percent(None) == 0
-    assert standing.percent(400) == 25
-    assert standing.percent(50) == NOT_DONE
-    assert standing.eta_sec is None
+    snapshot = shown(dsn)
+    assert snapshot.percent(None) == 0
+    assert snapshot.percent(400) == 25
+    assert snapshot.percent(50) == NOT_DONE
+    assert snapshot.eta_sec is None
 
 
 def test_an_import_that_ended_without_success_says_why(dsn, job, database):
@@ -246,7 +251,7 @@ def test_recent_customers_are_found_by_the_index(dsn, database):
         "INSERT INTO customers (customer_id, import_id) SELECT i, 1 FROM generate_series(1, 50000) AS i"
     )
     database.execute("ANALYZE customers")
-    parameters = {"since": 0, "most": 100, "recent": 20, "key": LOCK}
+    parameters = {"since": 0, "most": 100, "recent": 20, "key": RUNNER_LOCK}
     explained = database.execute(b"EXPLAIN " + statement("snapshot"), parameters).fetchall()
     plan = "\n".join(row[0] for row in explained)
     assert "customers_id_key" in plan

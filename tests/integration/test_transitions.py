@@ -42,7 +42,7 @@ def test_every_event_leads_from_every_state_where_the_table_says(database, job, 
     with contextlib.suppress(ClaimLost):
         if event == "claim":
             ledger.claim(database, import_id, plan)
-        elif event == "give_up":
+        elif event == "cancel":
             ledger.abandon(database, import_id, "CANCELLED")
         else:
             ledger.end(database, Claim(import_id, epoch, source_id, 0), ENDS[event])

@@ -16,6 +16,7 @@ from customer_panel.sql import statement, statements
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "migrations/schema.sql"
+SQL = ROOT / "python/customer_panel/sql"
 
 
 def dumped(dsn: str) -> str:
@@ -54,7 +55,7 @@ def test_the_table_has_the_columns_of_the_customer(database):
 
 
 def test_every_statement_has_its_sentence():
-    for path in (ROOT / "python/customer_panel/sql").rglob("*.sql"):
+    for path in SQL.rglob("*.sql"):
         parts = re.split(r"^-- (\w+) --$", path.read_text(), flags=re.M)
         for name, body in zip(parts[1::2], parts[2::2], strict=True):
             assert body.lstrip().startswith("-- "), f"{path.name}: {name}"
@@ -62,7 +63,7 @@ def test_every_statement_has_its_sentence():
 
 def test_every_statement_is_used():
     code = "".join(path.read_text() for path in (ROOT / "python").rglob("*.py"))
-    sql = "".join(path.read_text() for path in (ROOT / "python/customer_panel/sql").rglob("*.sql"))
+    sql = "".join(path.read_text() for path in SQL.rglob("*.sql"))
     unused = [name for name in statements() if f'"{name}"' not in code and f"<{name}>" not in sql]
     assert not unused
 

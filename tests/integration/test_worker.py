@@ -218,11 +218,11 @@ def test_what_fails_in_the_transaction_that_creates_leaves_no_job(
     idle = start_worker()
     key = Key(b"k" * 32, b"b" * 32)
     number = idle.submit(
-        str(customers_file), created=lambda conn, job: take(conn, key, job)
+        str(customers_file), on_created=lambda conn, job: take(conn, key, job)
     ).result(5)
     until(dsn, "COMPLETED", number)
     wait_idle(idle)
-    again = idle.submit(str(customers_file), created=lambda conn, job: take(conn, key, job))
+    again = idle.submit(str(customers_file), on_created=lambda conn, job: take(conn, key, job))
     with pytest.raises(Repeated) as earlier:
         again.result(PATIENCE_S)
     assert earlier.value.created_id == number
@@ -231,7 +231,9 @@ def test_what_fails_in_the_transaction_that_creates_leaves_no_job(
     ask(dsn, "UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
     wait_idle(idle)
     assert (
-        idle.submit(str(customers_file), created=lambda conn, job: take(conn, key, job)).result(5)
+        idle.submit(str(customers_file), on_created=lambda conn, job: take(conn, key, job)).result(
+            5
+        )
         > number
     )
 

@@ -12,8 +12,7 @@ import pytest
 
 from customer_panel.db import embedded
 from customer_panel.imports.engine.apply import Writer
-from customer_panel.imports.worker import backoff as rests
-from customer_panel.imports.worker import worker
+from customer_panel.imports.worker import backoff, worker
 from support.kill_runner import RUNS
 from support.waiting import wait_until
 from support.workers import (
@@ -56,7 +55,7 @@ def test_lost_connections_are_made_anew(dsn, customers_file, start_worker, check
 def test_a_bug_leaves_the_import_interrupted_and_is_tried_again(
     dsn, customers_file, start_worker, check_customers, monkeypatch, caplog
 ):
-    monkeypatch.setattr(rests, "FIRST_S", 0.2)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.2)
     monkeypatch.setattr(worker, "LOOK_S", 0.1)
     failures = [RuntimeError("ada@example.com"), KeyError("ada@example.com")]
     apply = Writer.apply
@@ -79,9 +78,9 @@ def test_a_bug_leaves_the_import_interrupted_and_is_tried_again(
     assert "ada@example.com" not in logged
 
 
-def test_it_rests_longer_after_each_failure(dsn, customers_file, start_worker, monkeypatch):
-    monkeypatch.setattr(rests, "FIRST_S", 0.1)
-    monkeypatch.setattr(rests, "LONGEST_S", 2.0)
+def test_it_waits_longer_after_each_failure(dsn, customers_file, start_worker, monkeypatch):
+    monkeypatch.setattr(backoff, "FIRST_S", 0.1)
+    monkeypatch.setattr(backoff, "LONGEST_S", 2.0)
     monkeypatch.setattr(worker, "LOOK_S", 0.02)
     tried = []
 

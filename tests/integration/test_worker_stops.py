@@ -12,15 +12,14 @@ import pytest
 from customer_panel.errors import (
     Stopped,
 )
-from customer_panel.imports.engine import indexes as keys
-from customer_panel.imports.worker import backoff as rests
-from customer_panel.imports.worker import worker
+from customer_panel.imports.engine import indexes
+from customer_panel.imports.worker import backoff, worker
 from support.kill_runner import RUNS
 from support.waiting import held_midway
 from support.workers import (
     PATIENCE_S,
     ask,
-    indexes,
+    index_count,
     interrupt,
     jobs,
     request,
@@ -77,7 +76,7 @@ def is_kept(dsn: str) -> None:
     )
     assert rows == inserted == total
     assert (parked, asked) == (0, 0)
-    assert indexes(dsn) == 3
+    assert index_count(dsn) == 3
 
 
 @pytest.mark.parametrize("left", ["PAUSED", "INTERRUPTED"])
@@ -85,7 +84,7 @@ def test_one_that_nobody_runs_is_given_up(
     dsn, customers_file, customers_folder, start_worker, left
 ):
     interrupt(customers_file, dsn, left)
-    assert indexes(dsn) == 1  # a first load: its keys are built at its end
+    assert index_count(dsn) == 1  # a first load: its keys are built at its end
     customers_file.unlink()
     request_cancel(dsn, 1)
     start_worker()
@@ -98,20 +97,20 @@ def test_giving_up_can_be_killed_and_begun_again(dsn, customers_file, start_work
     """Before the first key, and between the two."""
     interrupt(customers_file, dsn, "PAUSED")
     request_cancel(dsn, 1)
-    monkeypatch.setattr(rests, "FIRST_S", 0.05)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.05)
     monkeypatch.setattr(worker, "LOOK_S", 0.05)
-    made = keys.BUILD
-    broken = [dict.fromkeys(made, "SELECT 1 / 0"), {**made, keys.KEY: "SELECT 1 / 0"}]
+    made = indexes.BUILD
+    broken = [dict.fromkeys(made, "SELECT 1 / 0"), {**made, indexes.KEY: "SELECT 1 / 0"}]
     tried = []
 
     def build(*args, **more):
         tried.append(1)
-        keys.BUILD = broken[len(tried) - 1] if len(tried) <= len(broken) else made
+        indexes.BUILD = broken[len(tried) - 1] if len(tried) <= len(broken) else made
         return original(*args, **more)
 
-    original = keys.build
-    monkeypatch.setattr(keys, "build", build)
-    monkeypatch.setattr(keys, "BUILD", made)
+    original = indexes.build
+    monkeypatch.setattr(indexes, "build", build)
+    monkeypatch.setattr(indexes, "BUILD", made)
     start_worker()
     until(dsn, "CANCELLED")
     assert len(tried) == 3

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from customer_panel.imports import ImportResult
+from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.supervisor import Stop, run_import
 from customer_panel.imports.model import Options, Progress, Tuning
 from customer_panel.imports.sources import opened
@@ -23,7 +24,7 @@ def run(
     path: Path,
     dsn: str,
     *,
-    told: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
     restarts: bool = False,
     blank: Any = None,
@@ -33,10 +34,13 @@ def run(
 ) -> ImportResult:
     """An import with any tuning at all."""
     with opened(path) as source:
-        options = Options(blank=blank, source=feed, mapping=mapping)
-        return run_import(
-            source, dsn, options, Tuning(**tuning), told=told, stop=stop, restarts=restarts
+        request = ImportRequest(
+            source=source,
+            options=Options(blank=blank, source=feed, mapping=mapping),
+            tuning=Tuning(**tuning),
+            restarts=restarts,
         )
+        return run_import(request, dsn, Hooks(on_progress=on_progress), stop=stop)
 
 
 def digest(dsn: str) -> tuple[int, str]:

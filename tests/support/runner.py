@@ -27,11 +27,11 @@ import psycopg
 from customer_panel._native import Batch
 from customer_panel.errors import CustomerPanelError
 from customer_panel.imports import Counts, Stop
-from customer_panel.imports.engine import finish
-from customer_panel.imports.engine import indexes as keys
+from customer_panel.imports.engine import finish, indexes
 from customer_panel.imports.engine.apply import Writer
+from customer_panel.imports.engine.request import ImportRequest
 from customer_panel.imports.engine.supervisor import run_import
-from customer_panel.imports.model import Options, Tuning
+from customer_panel.imports.model import Tuning
 from customer_panel.imports.sources import opened
 
 
@@ -101,7 +101,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     if "portion" in job:
         finish.PORTION = job["portion"]
     if "gives_way" in job:
-        keys._build_together = lambda *_: False
+        indexes._build_together = lambda *_: False
     if "batches" in job:
         kill_after_batches(job["batches"])
     stop = Stop()
@@ -113,9 +113,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"moments": moments.names}
     try:
         with opened(job["path"]) as source:
-            result = run_import(
-                source, job["dsn"], Options(), Tuning(**job.get("tuning", {})), stop=stop
-            )
+            request = ImportRequest(source=source, tuning=Tuning(**job.get("tuning", {})))
+            result = run_import(request, job["dsn"], stop=stop)
     except CustomerPanelError as error:
         answer |= {"error": error.code, "message": error.message}
     except BaseException as error:  # the test fails with it

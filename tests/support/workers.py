@@ -66,12 +66,12 @@ def check_customers(pristine, dsn):
     def check_customers(job: int = 1) -> None:
         assert digest(dsn) == pristine[1]
         assert settled(dsn, job) == pristine[2]
-        assert indexes(dsn) == 3
+        assert index_count(dsn) == 3
 
     return check_customers
 
 
-def indexes(dsn: str) -> int:
+def index_count(dsn: str) -> int:
     return int(
         ask(
             dsn,
@@ -157,7 +157,7 @@ def interrupt(path: Path, dsn: str, status: str = "INTERRUPTED", batches: int = 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(progress, "EVERY_S", 0)
         with pytest.raises(Stopped):
-            run(path, dsn, told=on_progress, stop=stop, batch_rows=BATCH_ROWS, lanes=2)
+            run(path, dsn, on_progress=on_progress, stop=stop, batch_rows=BATCH_ROWS, lanes=2)
     if status == "RUNNING":
         ask(dsn, "UPDATE imports SET status = 'RUNNING'")
 

@@ -1,15 +1,17 @@
 """The order of the package: no files that import each other in a circle, no long files, no crowded
-folders.
+folders, and each SQL statement in the room of its Python file.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import customer_panel
+from customer_panel.sql import FOLDER, STATES, statements
 
 PACKAGE = Path(customer_panel.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
@@ -19,7 +21,6 @@ MOST_FILES = 13  # in a folder, without those of its subfolders
 # Files that may be longer, each for a reason.
 LONG = {
     "customer_panel/errors.py": "a list: every exception of the package, with its hint",
-    "customer_panel/imports/worker/worker.py": "one thread, and all that other threads may do to it",
 }
 
 Graph = dict[str, set[str]]
@@ -128,3 +129,49 @@ def test_no_folder_is_crowded() -> None:
     files = Counter(str(file.parent) for file in FILES)
     too_full = {folder: count for folder, count in files.items() if count > MOST_FILES}
     assert not too_full, f"more than {MOST_FILES} files: {too_full}"
+
+
+def strings_of(file: Path) -> set[str]:
+    """Every string of a Python file that stands alone as an argument or a value."""
+    tree = ast.parse(file.read_text())
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def named_by_calls(file: Path) -> set[str]:
+    """The names that a file hands to what runs a statement: `statement("x")`, `query.rows(conn, "x")`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
+        if name in RUNNERS:
+            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return found
+
+
+RUNNERS = {"statement", "rows", "first", "only", "rows_async", "first_async", "fenced"}
+
+
+def test_a_statement_stands_in_the_sql_file_of_the_python_file_that_names_it() -> None:
+    python = {file.stem: PACKAGE.parent / file for file in FILES if file.parts[1] != "sql"}
+    texts = {path: path.read_text() for path in FOLDER.rglob("*.sql")}
+    fragments = set(re.findall(r"<(\w+)>", "".join(texts.values())))
+    homes = {
+        name: path
+        for path, text in texts.items()
+        for name in re.findall(r"^-- (\w+) --$", text, re.M)
+    }
+    assert homes.keys() | STATES.keys() == statements().keys()
+    for name, path in homes.items():
+        assert path.stem in python, f"{path.name} belongs to no Python file"
+        if name not in fragments:
+            assert name in strings_of(python[path.stem]), f"{name} is not named in {path.stem}.py"
+    for file in FILES:
+        for name in named_by_calls(PACKAGE.parent / file) & homes.keys():
+            assert homes[name].stem == file.stem, f"{file} names {name} of {homes[name].name}"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from customer_panel import errors
-from customer_panel.settings import SETTINGS, Settings, parse_bytes, redacted
+from customer_panel.redaction import redacted
+from customer_panel.settings import SETTINGS, Settings, parse_bytes
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "/nonexistent/.env"

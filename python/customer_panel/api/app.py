@@ -77,9 +77,12 @@ async def _parts(state: AppState, database: Database) -> AsyncIterator[None]:
     state.lookup = Lookup(database.dsn)
     state.tickets = Tickets(state.pool)
     state.worker = Worker(
-        database.dsn, settings, told=state.metrics.count_progress, revive=database.revive
+        database.dsn,
+        settings,
+        has_schema=database.has_schema,
+        on_progress=state.metrics.count_progress,
+        revive=database.revive,
     )
-    state.worker.has_schema = database.has_schema
     state.hub = Hub(
         database.dsn,
         state.pool,

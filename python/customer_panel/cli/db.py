@@ -13,7 +13,8 @@ import click
 import rich_click
 
 from customer_panel.errors import DatabaseError
-from customer_panel.settings import Settings, redacted
+from customer_panel.redaction import redacted
+from customer_panel.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ def url() -> None:
 @db.command(cls=rich_click.RichCommand)
 def migrate() -> None:
     """Bring the schema up to date. Every other command does it by itself."""
-    from customer_panel.db.connect import database
+    from customer_panel.db.database import database
     from customer_panel.db.migrate import migrate as bring_up_to_date
 
     with database(Settings.load(), with_schema=False) as dsn:
@@ -106,7 +107,7 @@ def psql(ctx: click.Context, args: tuple[str, ...]) -> None:
     settings = Settings.load()
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-    from customer_panel.db.connect import database
+    from customer_panel.db.database import database
 
     program = _psql(settings.pg_bin)
     with database(settings) as dsn:

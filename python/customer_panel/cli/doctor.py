@@ -116,7 +116,8 @@ def _programs(settings: Settings) -> str:
 
 def _database(settings: Settings) -> str:
     """Starts the embedded server if it is down, which is the point: it may be what fails."""
-    from customer_panel.db.connect import connect, database
+    from customer_panel.db.connect import connect
+    from customer_panel.db.database import database
     from customer_panel.db.migrate import applied
 
     began = time.perf_counter()

@@ -149,7 +149,7 @@ def _imported(
     """Runs the import in a thread of its own, and writes its rejects."""
     from customer_panel.cli.bar import Bar
     from customer_panel.cli.rejects import Target
-    from customer_panel.db.connect import database
+    from customer_panel.db.database import database
     from customer_panel.imports import Stop, import_customers
 
     stop, bar = Stop(), Bar(is_quiet=is_quiet)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +13,11 @@ import rich_click
 
 from customer_panel.errors import NoSuchImport, NotSteerable
 from customer_panel.settings import Settings
+from customer_panel.states import WAITING
 
 if TYPE_CHECKING:
-    import psycopg
-
-    Connection = psycopg.Connection[Any]
+    from customer_panel.db.connect import AsyncConnection
+    from customer_panel.imports.queries.jobs import Job
 
 FIRST_REJECTS = 20
 LOOK_S = 0.05  # between two looks at an import that was asked to stop
@@ -34,10 +34,13 @@ def jobs() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array on stdout.")
 def list_jobs(limit: int, as_json: bool) -> None:
     """The newest imports, newest first."""
-    from customer_panel.db.connect import connect, database
+    from customer_panel.db.database import database
+    from customer_panel.db.query import run_async
+    from customer_panel.imports.queries import jobs
 
-    with database(Settings.load()) as dsn, connect(dsn, part="jobs") as conn:
-        found = [_shown(job) for job in _jobs(conn, limit=limit)]
+    with database(Settings.load()) as dsn:
+        listed, _ = run_async(dsn, lambda conn: jobs.page(conn, 1, limit), part="jobs")
+    found = [_shown(job) for job in listed]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -65,11 +68,10 @@ def list_jobs(limit: int, as_json: bool) -> None:
 def show(job_id: int, as_json: bool, rejects: Path | None) -> None:
     """One import: its columns, counts, times, lanes, the first of its rejects, and how to go on."""
     from customer_panel.cli.rejects import Target
-    from customer_panel.db.connect import connect, database
+    from customer_panel.db.database import database
 
     with database(Settings.load()) as dsn:
-        with connect(dsn, part="jobs") as conn:
-            job = _whole(conn, job_id)
+        job = _whole(dsn, job_id)
         if rejects is not None:
             with Target(rejects) as target:
                 count = target.fill(dsn, job_id)
@@ -97,93 +99,103 @@ def cancel(job_id: int) -> None:
 
 def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
     """Asks the runner, and waits for what becomes of it; without a runner, cancels by itself."""
-    from customer_panel.db.connect import connect, database
-    from customer_panel.imports.engine.cancel import give_up
-    from customer_panel.imports.job import ledger
+    from customer_panel.db.database import database
+    from customer_panel.db.query import run_async
+    from customer_panel.imports.engine.cancel import cancel_idle
+    from customer_panel.imports.queries import jobs
     from customer_panel.imports.stop import Stop
 
-    with database(Settings.load()) as dsn, connect(dsn, part="jobs", autocommit=True) as conn:
-        found = _one(conn, job_id)
-        if wanted == "CANCELLED" and found["status"] in ("PAUSED", "INTERRUPTED"):
-            give_up(dsn, job_id, Stop())
-        elif found["status"] == "RUNNING":
-            ledger.rows(conn, "ask_import", import_id=job_id, requested=wanted)
+    async def ask_runner(conn: AsyncConnection) -> None:
+        if not await jobs.ask(conn, job_id, wanted):
+            return
+        while (await _read(conn, job_id)).status == "RUNNING":
+            await asyncio.sleep(LOOK_S)
+
+    async def read(conn: AsyncConnection) -> Job:
+        return await _read(conn, job_id)
+
+    with database(Settings.load()) as dsn:
+        job = run_async(dsn, read, part="jobs")
+        if wanted == "CANCELLED" and job.is_waiting:
+            cancel_idle(dsn, job_id, Stop())
+        elif job.status == "RUNNING":
+            run_async(dsn, ask_runner, part="jobs")
         else:
-            raise NotSteerable(f"import {job_id} is {found['status']} and cannot be {wanted}")
-        while (now := _one(conn, job_id))["status"] == "RUNNING":
-            time.sleep(LOOK_S)
-    written = now["rows_inserted"] + now["rows_updated"]
-    click.echo(f"import {job_id} is {now['status']}; it has written {written:,} rows")
+            raise NotSteerable(f"import {job_id} is {job.status} and cannot be {wanted}")
+        job = run_async(dsn, read, part="jobs")
+    counts = job.snapshot.counts
+    written = counts.inserted + counts.updated
+    click.echo(f"import {job_id} is {job.status}; it has written {written:,} rows")
 
 
 # -- reading --------------------------------------------------------------------------------------
 
 
-def _jobs(conn: Connection, *, limit: int, job_id: int | None = None) -> list[dict[str, Any]]:
-    """Jobs with their counters; one that says RUNNING and has no runner was interrupted."""
-    from customer_panel.imports.job import ledger
+async def _read(conn: AsyncConnection, job_id: int) -> Job:
+    """Raises NoSuchImport."""
+    from customer_panel.imports.queries import jobs
 
-    found = ledger.rows(conn, "list_imports", import_id=job_id, limit=limit)
-    if any(job["status"] == "RUNNING" for job in found):
-        is_alive = ledger.one(conn, "is_runner_alive", key=ledger.LOCK)[0]
-        for job in found:
-            if job["status"] == "RUNNING" and not is_alive:
-                job["status"] = "INTERRUPTED"
-    return found
+    try:
+        return await jobs.one(conn, job_id)
+    except NoSuchImport:
+        raise NoSuchImport(f"there is no import {job_id}") from None
 
 
-def _shown(job: dict[str, Any]) -> dict[str, Any]:
+def _shown(job: Job) -> dict[str, Any]:
     """A job as a JSON object, its names those of `import --json`."""
-    counts = {f"rows{name.capitalize()}": job[f"rows_{name}"] for name in ("processed", *COUNTERS)}
-    elapsed = job["elapsed_ms"] / 1000
+    snapshot = job.snapshot
+    counts = {
+        f"rows{name.capitalize()}": getattr(snapshot.counts, name)
+        for name in ("processed", *COUNTERS)
+    }
     return {
-        "jobId": job["id"],
-        "status": job["status"],
-        "phase": job["phase"],
-        "source": job["source"],
-        "file": job["file_path"],
-        "fileBytes": job["file_size"],
+        "jobId": snapshot.job_id,
+        "status": snapshot.status,
+        "phase": snapshot.phase,
+        "source": snapshot.source,
+        "file": snapshot.file_path,
+        "fileBytes": snapshot.bytes_total,
         **counts,
-        "warnings": job["warnings"],
-        "bytesRead": job["bytes_read"],
-        "elapsedSec": elapsed,
-        "maintenanceSec": job["maintenance_ms"] / 1000,
-        "rateRowsPerSec": round(job["rows_processed"] / elapsed, 3) if elapsed else 0.0,
-        "startedAt": job["started_at"].isoformat(),
-        "completedAt": job["completed_at"] and job["completed_at"].isoformat(),
-        "error": job["error"],
+        "warnings": snapshot.counts.warnings,
+        "bytesRead": snapshot.bytes_read,
+        "elapsedSec": snapshot.elapsed_sec,
+        "maintenanceSec": snapshot.maintenance_sec,
+        "rateRowsPerSec": snapshot.rate_rows_per_sec,
+        "startedAt": snapshot.started_at.isoformat(),
+        "completedAt": snapshot.completed_at and snapshot.completed_at.isoformat(),
+        "error": snapshot.error,
     }
 
 
-def _one(conn: Connection, job_id: int) -> dict[str, Any]:
-    """Raises NoSuchImport."""
-    found = _jobs(conn, limit=1, job_id=job_id)
-    if not found:
-        raise NoSuchImport(f"there is no import {job_id}")
-    return found[0]
-
-
-def _whole(conn: Connection, job_id: int) -> dict[str, Any]:
-    """Raises NoSuchImport."""
+def _whole(dsn: str, job_id: int) -> dict[str, Any]:
+    """A job with its columns, its lanes and the first of its rejects. Raises NoSuchImport."""
     from customer_panel.cli.summary import camel
+    from customer_panel.db.connect import connect
+    from customer_panel.db.query import run_async
     from customer_panel.imports.job import ledger
     from customer_panel.imports.queries import rejects
 
-    found = _one(conn, job_id)
-    more = ledger.rows(conn, "get_import", import_id=job_id)[0]
-    used = {header for header, _ in more["mapping"]}
+    async def read(conn: AsyncConnection) -> tuple[Job, list[tuple[Any, ...]]]:
+        records, _ = await rejects.page(conn, job_id, FIRST_REJECTS)
+        return await _read(conn, job_id), records
+
+    job, records = run_async(dsn, read, part="jobs")
+    with connect(dsn, part="jobs") as conn:
+        row, lanes = ledger.find(conn, job_id), ledger.lanes_of(conn, job_id)
+    assert row is not None
+    used = {header for header, _ in row["mapping"]}
     return {
-        **_shown(found),
-        "delimiter": more["delimiter"],
-        "dateOrder": more["options"].get("date_order"),
-        "blank": more["options"].get("blank"),
-        "mapping": [{"header": h, "field": camel(field)} for h, field in more["mapping"]],
-        "unmapped": [header for header in more["headers"] if header not in used],
+        **_shown(job),
+        "delimiter": row["delimiter"],
+        "dateOrder": row["options"].get("date_order"),
+        "blank": row["options"].get("blank"),
+        "mapping": [{"header": h, "field": camel(field)} for h, field in row["mapping"]],
+        "unmapped": [header for header in row["headers"] if header not in used],
         "lanes": [
             {"lane": lane.lane, "doneTo": lane.done_to, "rowsProcessed": lane.counts.processed}
-            for lane in ledger.lanes_of(conn, job_id)
+            for lane in lanes
         ],
-        "rejects": rejects.first(conn, job_id, FIRST_REJECTS),
+        "rejects": [dict(zip(rejects.COLUMNS, record, strict=True)) for record in records],
     }
 
 
@@ -237,7 +249,7 @@ def _described(job: dict[str, Any]) -> list[str]:
         ]
     if job["rowsSkipped"] + job["warnings"] > len(job["rejects"]):
         lines += ["", f"All of it: customer-panel jobs show {job['jobId']} --rejects rejects.csv"]
-    if job["status"] in ("PAUSED", "INTERRUPTED") and job["file"]:
+    if job["status"] in WAITING and job["file"]:
         lines += [
             "",
             f"To go on: customer-panel import {job['file']}",

@@ -13,7 +13,7 @@ import click
 import rich_click
 
 from customer_panel import __version__
-from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLost, DiskFull
+from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLost
 
 # Where each command lives. A start must not pay for the commands that are not run.
 COMMANDS = {
@@ -44,10 +44,10 @@ class Commands(rich_click.RichGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except CustomerPanelError as wrong:
-            show_error(wrong)
-        except Exception as wrong:
-            known = _of_the_database(wrong)
+        except CustomerPanelError as error:
+            show_error(error)
+        except Exception as error:
+            known = _of_the_database(error)
             if known is None:
                 raise
             show_error(known)
@@ -61,21 +61,23 @@ def show_error(error: CustomerPanelError) -> None:
         click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)
 
 
-def _of_the_database(wrong: Exception) -> CustomerPanelError | None:
+def _of_the_database(error: Exception) -> CustomerPanelError | None:
     """A server that went away, or has no room left, under a command; None for anything else.
 
     psycopg is asked only if it is loaded: a command without a database must not pay for it.
     """
     psycopg = sys.modules.get("psycopg")
-    if psycopg is None or not isinstance(wrong, psycopg.OperationalError):
+    if psycopg is None or not isinstance(error, psycopg.OperationalError):
         return None
-    first = (str(wrong).splitlines() or ["the server closed the connection"])[0]
-    if isinstance(wrong, psycopg.errors.DiskFull):
-        return DiskFull(f"the disk of the database is full: {first}")
-    # No SQLSTATE: the connection broke before the server could say anything.
-    if wrong.sqlstate is None or wrong.sqlstate.startswith(("08", "57P")):
-        return DatabaseLost(f"the connection to the database was lost: {first}")
-    return DatabaseError(f"the database refused: {first}", hint="The log of the server says more.")
+    from customer_panel.db.connect import disk_full, first_line, is_loss
+
+    if full := disk_full(error):
+        return full
+    if is_loss(error):
+        return DatabaseLost(f"the connection to the database was lost: {first_line(error)}")
+    return DatabaseError(
+        f"the database refused: {first_line(error)}", hint="The log of the server says more."
+    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

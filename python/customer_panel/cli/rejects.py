@@ -29,8 +29,8 @@ class Target:
         self._path = out.with_name(f"{out.name}.part") if self._is_replaced else out
         try:
             self._file: IO[str] = self._path.open("w", encoding="utf-8", newline="")
-        except OSError as wrong:
-            raise TargetUnwritable(f"{out} cannot be written: {wrong.strerror}") from None
+        except OSError as error:
+            raise TargetUnwritable(f"{out} cannot be written: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +38,7 @@ class Target:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        wrong: BaseException | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
@@ -50,26 +50,31 @@ class Target:
 
         Raises TargetUnwritable. Memory does not grow with their number.
         """
-        from customer_panel.db.connect import connect
-        from customer_panel.imports.queries.rejects import COLUMNS, records
+        from customer_panel.db.connect import AsyncConnection
+        from customer_panel.db.query import run_async
+        from customer_panel.imports.queries.rejects import COLUMNS, every
+
+        rows = csv.writer(self._file, lineterminator="\n")
+
+        async def write(conn: AsyncConnection) -> int:
+            count = 0
+            async for records in every(lambda: contextlib.nullcontext(conn), import_id):
+                rows.writerows(records)
+                count += len(records)
+            return count
 
         try:
-            rows = csv.writer(self._file, lineterminator="\n")
             rows.writerow(COLUMNS)
-            count = 0
-            with connect(dsn, part="rejects") as conn:
-                for record in records(conn, import_id):
-                    rows.writerow(record)
-                    count += 1
+            count = run_async(dsn, write, part="rejects")
             self._file.close()
             if self._is_replaced:
                 self._path.replace(self.out)
-        except OSError as wrong:
-            raise TargetUnwritable(f"{self.out} cannot be written: {wrong.strerror}") from None
+        except OSError as error:
+            raise TargetUnwritable(f"{self.out} cannot be written: {error.strerror}") from None
         return count
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(out: Path, source: Path) -> bool:
     with contextlib.suppress(OSError):
-        return one.samefile(other)
+        return out.samefile(source)
     return False

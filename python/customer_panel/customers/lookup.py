@@ -17,7 +17,8 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from customer_panel.db.pool import Connection, configure, options
+from customer_panel.db.connect import AsyncConnection
+from customer_panel.db.pool import configure, options
 from customer_panel.sql import statement
 
 Row = tuple[Any, ...]
@@ -131,7 +132,7 @@ class Lookup:
 class Link:
     """A connection that is asked one thing at a time, without a task."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: AsyncConnection) -> None:
         self._conn = conn
         self._pgconn = conn.pgconn
         self._socket = conn.pgconn.socket

@@ -19,7 +19,7 @@ from psycopg import errors
 
 from customer_panel.customer import BY_NAME, COLUMNS
 from customer_panel.customers import values
-from customer_panel.db.pool import Connection
+from customer_panel.db.connect import AsyncConnection
 from customer_panel.errors import CustomerMoved, IdentityStays, NoSuchCustomer, ValueTaken
 from customer_panel.sql import statement
 
@@ -44,7 +44,7 @@ class Page(NamedTuple):
 
 
 async def page(
-    conn: Connection,
+    conn: AsyncConnection,
     *,
     limit: int,
     number: int = 1,
@@ -74,7 +74,7 @@ async def page(
     return Page(rows[:limit], total, has_newer, len(rows) > limit)
 
 
-async def create(conn: Connection, fields: Mapping[str, str | None]) -> Row:
+async def create(conn: AsyncConnection, fields: Mapping[str, str | None]) -> Row:
     """A new customer, in the transaction that is open.
 
     One that was deleted and has the same identity comes back, as a new customer. Raises ValueTaken
@@ -107,7 +107,7 @@ async def create(conn: Connection, fields: Mapping[str, str | None]) -> Row:
 
 
 async def update(
-    conn: Connection, customer: int, fields: Mapping[str, str | None], matches: Matches | None
+    conn: AsyncConnection, customer: int, fields: Mapping[str, str | None], matches: Matches | None
 ) -> Row:
     """Changes the fields given, in the transaction that is open; None clears one.
 
@@ -135,13 +135,13 @@ async def update(
     return await _only(cursor)
 
 
-async def delete(conn: Connection, customer: int, matches: Matches | None) -> None:
+async def delete(conn: AsyncConnection, customer: int, matches: Matches | None) -> None:
     """Deletes, in the transaction that is open. Raises NoSuchCustomer and CustomerMoved."""
     await _hold(conn, customer, matches)
     await conn.execute(statement("delete_customer"), {"id": customer})
 
 
-async def fold_sometimes(conn: Connection, customer: int) -> None:
+async def fold_sometimes(conn: AsyncConnection, customer: int) -> None:
     """After a create or delete, and outside its transaction: now and then, folds what they count."""
     if customer % FOLD_EVERY == 0:
         # The customer is written, whatever becomes of this.
@@ -164,7 +164,7 @@ def stored(fields: Mapping[str, str | None]) -> dict[str, str | date | None]:
 
 
 async def _hold(
-    conn: Connection, customer: int, matches: Matches | None
+    conn: AsyncConnection, customer: int, matches: Matches | None
 ) -> tuple[Row, dict[str, Any]]:
     """A customer as it is shown, and its values; nobody else changes it now."""
     cursor = conn.cursor(binary=True)
@@ -177,7 +177,7 @@ async def _hold(
     return found[:SHOWN], dict(zip(NAMES, found[SHOWN:], strict=True))
 
 
-async def _lock(conn: Connection, **wanted: str | date | None) -> None:
+async def _lock(conn: AsyncConnection, **wanted: str | date | None) -> None:
     """Nobody else writes these values before this transaction ends."""
     # Hashed here, so that every process of every version comes to the same.
     keys = sorted(

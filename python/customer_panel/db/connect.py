@@ -1,23 +1,27 @@
 """Connections for one caller at a time: the command line, the import's lanes, scripts.
 
-The API has its own pool. Here nothing is shared and nothing outlives its `with`.
+The API has its own pool. Here nothing is shared and nothing outlives its `with`. What a failure of
+the driver means is decided here too, once for all callers.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 
-from customer_panel.db.migrate import migrate
-from customer_panel.errors import DatabaseUnreachable, ServerTooOld
-from customer_panel.settings import Settings, redacted
+from customer_panel.errors import DatabaseUnreachable, DiskFull, ServerTooOld
+from customer_panel.redaction import redacted
+
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
 
 APPLICATION = "customer-panel"  # what pg_stat_activity shows; parts of it append ":lane 1" and such
 SERVER_VERSION = 180000  # RETURNING old.*, which the merge is built on
 CONNECT_TIMEOUT_S = 10  # libpq alone would wait for minutes on an address that swallows packets
+# SQLSTATE classes (PostgreSQL manual, appendix A): connection exceptions; a server that ends or is
+# not up yet.
+LOST_CLASSES = ("08", "57P")
 
 
 def connect(
@@ -27,7 +31,7 @@ def connect(
     autocommit: bool = False,
     needed: int = SERVER_VERSION,
     **options: Any,
-) -> psycopg.Connection[tuple[Any, ...]]:
+) -> Connection:
     """An open connection to a server that is new enough.
 
     Raises DatabaseUnreachable, or ServerTooOld with the server's version.
@@ -36,13 +40,13 @@ def connect(
     options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     try:
         connection = psycopg.connect(dsn, autocommit=autocommit, **options)
-    except psycopg.OperationalError as wrong:
+    except psycopg.OperationalError as error:
         raise DatabaseUnreachable(
-            f"the database cannot be reached: {redacted(_first_line(wrong))}"
+            f"the database cannot be reached: {redacted(first_line(error))}"
         ) from None
-    except psycopg.ProgrammingError as wrong:
+    except psycopg.ProgrammingError as error:
         raise DatabaseUnreachable(
-            f"DATABASE_URL cannot be used: {redacted(_first_line(wrong))}"
+            f"DATABASE_URL cannot be used: {redacted(first_line(error))}"
         ) from None
     version = connection.info.server_version
     if version < needed:
@@ -54,30 +58,24 @@ def connect(
     return connection
 
 
-@contextlib.contextmanager
-def database(settings: Settings, *, with_schema: bool = True) -> Iterator[str]:
-    """The connection string of the database to work on, its schema up to date.
-
-    CP_DIRECT_URL, else DATABASE_URL, else the embedded server, which is given back at the end:
-    close your connections before. Raises DatabaseError; which subclass says what to do.
-    """
-    dsn = settings.direct_url or settings.database_url
-    if dsn is not None:
-        if with_schema:
-            migrate(dsn)
-        yield dsn
-        return
-    # Not needed, nor its platform, by those who have a server of their own.
-    from customer_panel.db import embedded
-
-    server = embedded.ensure_running(settings.home, settings.pg_bin)
-    try:
-        if with_schema:
-            migrate(server.dsn)
-        yield server.dsn
-    finally:
-        embedded.release(server)
+def is_loss(error: BaseException) -> bool:
+    """Whether the server or the connection went away, which waiting can cure."""
+    if isinstance(error, DatabaseUnreachable | psycopg.InterfaceError):
+        return True
+    # No SQLSTATE: the connection broke before the server could say anything.
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(LOST_CLASSES)
+    )
 
 
-def _first_line(wrong: Exception) -> str:
-    return (str(wrong).strip().splitlines() or [type(wrong).__name__])[0]
+def disk_full(error: BaseException) -> DiskFull | None:
+    """The error of a server that has no room left; None for any other failure."""
+    if not isinstance(error, psycopg.errors.DiskFull):
+        return None
+    reason = error.diag.message_primary or first_line(error)
+    return DiskFull(f"the disk of the database is full: {reason}")
+
+
+def first_line(error: Exception) -> str:
+    """What the driver says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

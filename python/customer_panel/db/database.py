@@ -1,13 +1,15 @@
-"""The database under a server: found, or started as the embedded one, and brought up to date.
+"""Which database is used, and what of it is ours to start, to bring back and to give up.
 
-Begun in a thread before the server's heavy modules are imported: they and PostgreSQL start at the
-same time.
+The driver, the migrations and the embedded server are imported inside functions: a server begins
+with this before its heavy modules are loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from customer_panel.errors import DatabaseUnreachable
@@ -21,26 +23,105 @@ PATIENCE_S = 1.0
 LEAVING_S = 1.5  # for the last checkpoint of the embedded server
 
 
+class Location:
+    """The one place that decides: the address given, else CP_DIRECT_URL, else DATABASE_URL, else the
+    embedded server, of which this holds a share between `acquire` and `release`.
+    """
+
+    def __init__(self, settings: Settings, dsn: str | None = None) -> None:
+        self._settings = settings
+        self._dsn = dsn or settings.direct_url or settings.database_url
+        self.is_embedded = self._dsn is None
+        self._server: Server | None = None
+
+    @property
+    def dsn(self) -> str:
+        """Past a pooler: for sessions that listen, lock or last. Empty before the embedded server
+        was acquired.
+        """
+        return self._dsn or ""
+
+    def acquire(self, *, with_schema: bool = True) -> str:
+        """The address to connect to, its server started if that is the embedded one, its schema up
+        to date. Raises DatabaseError; which subclass says what to do.
+        """
+        if self.is_embedded and self._server is None:
+            # Not needed, nor its platform, by those who have a server of their own.
+            from customer_panel.db import embedded
+
+            self._server = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
+            self._dsn = self._server.dsn
+        if with_schema:
+            from customer_panel.db.migrate import migrate
+
+            migrate(self.dsn)
+        return self.dsn
+
+    def revive(self) -> None:
+        """Starts the embedded server again if it is down. Raises CustomerPanelError."""
+        if self.is_embedded:
+            from customer_panel.db import embedded
+
+            again = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
+            os.close(again.users)  # we hold it already
+
+    def release(self, patience_s: float | None = None) -> None:
+        """Gives the embedded server back; our connections must be closed by now."""
+        if self._server is not None:
+            from customer_panel.db import embedded
+
+            server, self._server = self._server, None
+            if patience_s is None:
+                embedded.release(server)
+            else:
+                embedded.release(server, patience_s=patience_s)
+
+
+@contextlib.contextmanager
+def located(settings: Settings, dsn: str | None = None) -> Iterator[Location]:
+    """The database to work on, its schema up to date, for as long as the context is open."""
+    location = Location(settings, dsn)
+    try:
+        location.acquire()
+        yield location
+    finally:
+        location.release()
+
+
+@contextlib.contextmanager
+def database(settings: Settings, *, with_schema: bool = True) -> Iterator[str]:
+    """The address of the database to work on: close your connections before the context ends.
+
+    Raises DatabaseError; which subclass says what to do.
+    """
+    location = Location(settings)
+    try:
+        yield location.acquire(with_schema=with_schema)
+    finally:
+        location.release()
+
+
 class Database:
-    """Raises nothing before `wait`."""
+    """The database of a server: found, started and migrated in a thread, while the server loads.
+
+    Raises nothing before `wait`.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.is_embedded = not (settings.direct_url or settings.database_url)
         self.has_schema = False
         self._settings = settings
-        self._dsn = settings.direct_url or settings.database_url or ""
-        self._server: Server | None = None  # our hold on the embedded one
-        self._wrong: Exception | None = None
+        self._location = Location(settings)
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._begin, name="cp-database", daemon=True)
 
     @property
     def dsn(self) -> str:
         """Past a pooler: for sessions that listen, lock or last."""
-        return self._dsn
+        return self._location.dsn
 
     @property
     def pool_dsn(self) -> str:
-        return self._settings.database_url or self._dsn
+        return self._settings.database_url or self.dsn
 
     def begin(self) -> None:
         """Starts what has to be started. May be called again."""
@@ -54,37 +135,22 @@ class Database:
         MigrationFailed, EmbeddedError.
         """
         self.begin()
-        self._thread.join(None if self.is_embedded else PATIENCE_S)
-        if self._wrong is not None and not isinstance(self._wrong, DatabaseUnreachable):
-            raise self._wrong
+        self._thread.join(None if self._location.is_embedded else PATIENCE_S)
+        if self._error is not None and not isinstance(self._error, DatabaseUnreachable):
+            raise self._error
 
     def revive(self) -> None:
         """Starts the embedded server again if it is down. Raises CustomerPanelError."""
-        if self.is_embedded:
-            from customer_panel.db import embedded
-
-            again = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
-            os.close(again.users)  # we hold it already
+        self._location.revive()
 
     def release(self) -> None:
         """Gives the embedded server back; our connections must be closed by now."""
-        if self._server is not None:
-            from customer_panel.db import embedded
-
-            embedded.release(self._server, patience_s=LEAVING_S)
-            self._server = None
+        self._location.release(LEAVING_S)
 
     def _begin(self) -> None:
-        from customer_panel.db.migrate import migrate
-
         try:
-            if self.is_embedded:
-                from customer_panel.db import embedded
-
-                self._server = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
-                self._dsn = self._server.dsn
-            migrate(self._dsn)
-        except Exception as wrong:  # raised again by the thread that waits
-            self._wrong = wrong
+            self._location.acquire()
+        except Exception as error:  # raised again by the thread that waits
+            self._error = error
         else:
             self.has_schema = True

@@ -26,7 +26,8 @@ import psycopg
 
 from customer_panel.db.cluster import DATABASE, POLL_S, Place, dsn, is_held, is_server, opened
 from customer_panel.db.cluster import start as start_server
-from customer_panel.errors import DiskFull, EmbeddedError, InUse
+from customer_panel.db.connect import disk_full
+from customer_panel.errors import EmbeddedError, InUse
 
 PATIENCE_S = 60.0  # for a server that neither answers nor goes away
 STOPPING_S = 300.0  # the last checkpoint may have gigabytes to write
@@ -214,7 +215,7 @@ def _make_database(socket: str) -> None:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,))
             if not found.rowcount:
                 connection.execute(f"CREATE DATABASE {DATABASE}".encode())
-    except psycopg.errors.DiskFull as wrong:
-        raise DiskFull(f"the disk is full: {wrong}") from None
-    except psycopg.Error as wrong:
-        raise EmbeddedError(f"the embedded PostgreSQL cannot be used: {wrong}") from wrong
+    except psycopg.Error as error:
+        if full := disk_full(error):
+            raise full from None
+        raise EmbeddedError(f"the embedded PostgreSQL cannot be used: {error}") from error

@@ -12,14 +12,12 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
-from customer_panel.errors import DatabaseError, DiskFull, MigrationFailed, SchemaTooNew
-
-if TYPE_CHECKING:
-    Connection = psycopg.Connection[tuple[Any, ...]]
+from customer_panel.db.connect import Connection, connect, disk_full
+from customer_panel.errors import DatabaseError, MigrationFailed, SchemaTooNew
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 LOCK = 0x63705F6D69677261  # "cp_migra"; any number will do that nobody else uses
@@ -61,9 +59,6 @@ def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     Raises SchemaTooNew before it changes anything, MigrationFailed for a statement that fails
     (its file then left no trace), ServerTooOld and DatabaseUnreachable as `connect` does.
     """
-    # Here, because connect.py needs this module for its `database`.
-    from customer_panel.db.connect import connect
-
     migrations = known(folder)
     with connect(dsn, part="migrate", autocommit=True) as connection:
         if not pending(connection, migrations):
@@ -82,8 +77,6 @@ def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
 
 def rollback(dsn: str, folder: Path = FOLDER) -> str | None:
     """Undoes the newest applied migration and returns its version; None if there is none."""
-    from customer_panel.db.connect import connect
-
     with connect(dsn, part="migrate", autocommit=True) as connection:
         _lock(connection)
         done = applied(connection)
@@ -133,10 +126,10 @@ def _run(connection: Connection, migration: Migration, direction: str, record: s
         else:
             connection.execute(statements)
             connection.execute(record.encode(), (migration.version,))
-    except psycopg.errors.DiskFull as wrong:
-        raise DiskFull(f"the disk of the database is full: {wrong}") from None
-    except psycopg.Error as wrong:
-        raise MigrationFailed(f"{migration.path.name}: {wrong}") from wrong
+    except psycopg.Error as error:
+        if full := disk_full(error):
+            raise full from None
+        raise MigrationFailed(f"{migration.path.name}: {error}") from error
 
 
 def _lock(connection: Connection) -> None:

@@ -7,14 +7,12 @@ import select
 from collections.abc import AsyncIterator
 from typing import Any
 
-import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from customer_panel.db.connect import APPLICATION, CONNECT_TIMEOUT_S
+from customer_panel.db.connect import APPLICATION, CONNECT_TIMEOUT_S, AsyncConnection
 from customer_panel.sql import statement
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-Pool = AsyncConnectionPool[Connection]
+Pool = AsyncConnectionPool[AsyncConnection]
 
 SIZE = 8  # a query takes a millisecond or two: this is thousands a second
 WAIT_S = 2.0  # for a free connection, or a server that comes back; then 503
@@ -33,7 +31,7 @@ def make_pool(dsn: str, *, size: int = SIZE) -> Pool:
     """A pool of autocommit connections, not opened yet: `await pool.open()`."""
     return AsyncConnectionPool(
         dsn,
-        connection_class=psycopg.AsyncConnection[tuple[Any, ...]],
+        connection_class=AsyncConnection,
         min_size=1,
         max_size=size,
         open=False,
@@ -54,13 +52,13 @@ def options() -> dict[str, Any]:
     }
 
 
-async def configure(conn: Connection) -> None:
+async def configure(conn: AsyncConnection) -> None:
     """Time limits, UTC, and plans that stay right while a table grows."""
     await conn.execute(statement("configure_session"))
 
 
 @contextlib.asynccontextmanager
-async def connection(pool: Pool) -> AsyncIterator[Connection]:
+async def connection(pool: Pool) -> AsyncIterator[AsyncConnection]:
     """A connection that was alive a moment ago.
 
     Those that the server closed meanwhile (a restart leaves a pool full of them) are thrown away
@@ -79,7 +77,7 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
         await pool.putconn(conn)
 
 
-def is_quiet(conn: Connection) -> bool:
+def is_quiet(conn: AsyncConnection) -> bool:
     """Whether the server has nothing to say, which is most often that it ends the session.
 
     A look at the socket, no question to the server.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from customer_panel.db.connect import database
+from customer_panel.db.database import located
+from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.supervisor import run_import
 from customer_panel.imports.model import (
     Blank,
@@ -70,31 +70,32 @@ def import_customers(
     `import_rejects`.
     """
     settings = settings or Settings.load()
-    options = Options(
-        mapping=tuple((mapping or {}).items()),
-        delimiter=delimiter,
-        date_order=date_order,
-        blank=blank,
-        source=feed,
-    )
     tuning = Tuning(
         lanes=lanes, batch_rows=batch_rows or settings.batch_rows, memory_bytes=settings.memory
     )
-    with opened(source) as found, _database(dsn, settings) as (where, revive):
-        if dry_run:
-            from customer_panel.imports.engine.dry_run import rehearse
-
-            return rehearse(found, where, options, tuning, told=progress, stop=stop)
-        return run_import(
-            found,
-            where,
-            options,
-            tuning,
-            told=progress,
-            stop=stop,
+    with opened(source) as found, located(settings, dsn) as location:
+        request = ImportRequest(
+            source=found,
+            options=Options(
+                mapping=tuple((mapping or {}).items()),
+                delimiter=delimiter,
+                date_order=date_order,
+                blank=blank,
+                source=feed,
+            ),
+            tuning=tuning,
             restarts=restart,
-            revive=revive,
-            noted=noted or (lambda _: None),
+        )
+        if dry_run:
+            from customer_panel.imports.engine.dry_run import dry_run as run_dry
+
+            return run_dry(request, location.dsn, progress, stop=stop)
+        return run_import(
+            request,
+            location.dsn,
+            Hooks(on_progress=progress, on_note=noted or (lambda _: None)),
+            stop=stop,
+            revive=location.revive,
         )
 
 
@@ -118,24 +119,3 @@ def iter_batches(
     )
     with opened(source) as found:
         yield from parsed_batches(found, options, batch_rows)
-
-
-@contextlib.contextmanager
-def _database(dsn: str | None, settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The database and how to bring its server back: only an embedded one is ours to start."""
-    if dsn is not None:
-        from customer_panel.db.migrate import migrate
-
-        migrate(dsn)
-        yield dsn, lambda: None
-        return
-    with database(settings) as where:
-        is_embedded = not (settings.direct_url or settings.database_url)
-        yield where, (lambda: _revive(settings)) if is_embedded else (lambda: None)
-
-
-def _revive(settings: Settings) -> None:
-    from customer_panel.db import embedded
-
-    # The caller of ours holds the server too and gives it back in the end.
-    os.close(embedded.ensure_running(settings.home, settings.pg_bin).users)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -15,6 +15,9 @@ DateOrder = Literal["mdy", "dmy"]
 Phase = Literal["verifying", "scanning", "indexing", "merging", "maintenance", "done"]
 
 DEFAULT_SOURCE = "main"
+# The advisory lock that makes one session of a database the runner of imports: "cp_impor".
+RUNNER_LOCK = 0x63705F696D706F72
+RECENT_IDS = 200  # customers that an import wrote last: the most that a snapshot may ask for
 # With 16 MiB the lanes wait for each other's batches and a first load takes 1.35 times as long; below
 # 4 MiB commits begin to cost: docs/performance.md, "batch size".
 BATCH_BYTES = 4 << 20
@@ -145,4 +148,3 @@ def total(lanes: Iterable[Lane]) -> Counts:
 
 
 Buffers = BinaryIO | Iterable[bytes]
-Row = dict[str, Any]

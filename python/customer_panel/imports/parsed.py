@@ -41,7 +41,7 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True):
 class ParsedBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Some rows of a file, in its order: trimmed and converted as an import would store them.
 
-    rows: tuples of the twelve `columns`; subscription_date is a `datetime.date`, None is blank.
+    rows: tuples of the `columns`; subscription_date is a `datetime.date`, None is blank.
     line_numbers: where each row begins, counted from 1.
     rejects: what of this stretch of the file could not be taken.
     span: the bytes of the file from which all this was read.
@@ -77,20 +77,20 @@ def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterato
     )
     try:
         while (batch := pipeline.next_batch(0)) is not None:
-            if found := _taken(batch):
+            if found := _parsed(batch):
                 yield found
         tail, _ = pipeline.outcome()
-        if tail is not None and (found := _taken(tail)):
+        if tail is not None and (found := _parsed(tail)):
             yield found
-    except OSError as wrong:
+    except OSError as error:
         raise SourceUnreadable(
-            f"{source.name} cannot be read: {wrong.strerror or wrong}"
-        ) from wrong
+            f"{source.name} cannot be read: {error.strerror or error}"
+        ) from error
     finally:
         pipeline.stop()
 
 
-def _taken(batch: Batch) -> ParsedBatch | None:
+def _parsed(batch: Batch) -> ParsedBatch | None:
     """The batch as Python objects, its native memory given back; None for one without rows."""
     found = ParsedBatch(
         rows=batch.rows(),

@@ -37,12 +37,12 @@ class FileSource:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             raise SourceNotFound(f"no such file: {shown}") from None
-        except ValueError as wrong:
-            raise SourceNotFound(f"not a path: {wrong}") from None
-        except OSError as wrong:
-            if wrong.errno == errno.ENAMETOOLONG:
+        except ValueError as error:
+            raise SourceNotFound(f"not a path: {error}") from None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
                 raise SourceNotFound(f"no such file: the name is too long: {shown[:60]}…") from None
-            raise SourceUnreadable(f"{shown} cannot be opened: {wrong.strerror}") from None
+            raise SourceUnreadable(f"{shown} cannot be opened: {error.strerror}") from None
         self._take(descriptor, Path(path).absolute(), shown)
 
     @classmethod
@@ -114,8 +114,8 @@ class StreamSource:
                     return
         except (
             Exception
-        ) as wrong:  # whatever the caller's iterator raises ends the import as a failed read
-            self._feed.close(f"{type(wrong).__name__}: {wrong}")
+        ) as error:  # whatever the caller's iterator raises ends the import as a failed read
+            self._feed.close(f"{type(error).__name__}: {error}")
         else:
             self._feed.close()
 
@@ -155,13 +155,13 @@ def planned(source: Source, options: Options) -> Plan:
             overrides=list(options.mapping),
             date_order=options.date_order,
         )
-    except PlanError as wrong:
-        code, message = wrong.args
+    except PlanError as error:
+        code, message = error.args
         if code == "no_header":
             raise SourceEmpty(f"{source.name} is empty: it has no header line") from None
         raise MappingError(message) from None
-    except ValueError as wrong:
-        raise MappingError(str(wrong)) from None
+    except ValueError as error:
+        raise MappingError(str(error)) from None
     if source.is_whole_in_head and not source.head[plan.data_start :].strip(b"\r\n"):
         raise SourceEmpty(
             f"{source.name} has a header and no rows",
@@ -181,8 +181,8 @@ def _read_head(descriptor: int) -> bytes:
     while len(head) < HEAD_BYTES:
         try:
             piece = os.pread(descriptor, HEAD_BYTES - len(head), len(head))
-        except OSError as wrong:
-            raise SourceUnreadable(f"the file cannot be read: {wrong.strerror}") from None
+        except OSError as error:
+            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from None
         if not piece:
             break
         head += piece

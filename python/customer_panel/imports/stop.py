@@ -16,7 +16,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._called: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self.status: Status = "INTERRUPTED"
 
     def ask(self, status: Status = "INTERRUPTED") -> None:
@@ -24,8 +24,8 @@ class Stop:
         if not self._event.is_set():
             self.status = status
             self._event.set()
-            for called in list(self._called):
-                called()
+            for callback in list(self._callbacks):
+                callback()
 
     def is_asked(self) -> bool:
         return self._event.is_set()
@@ -34,15 +34,15 @@ class Stop:
         return self._event.wait(seconds)
 
     @contextlib.contextmanager
-    def calling(self, called: Callable[[], None]) -> Iterator[None]:
-        """While it is entered, `called` is called when a stop is asked for, or was already."""
-        self._called.append(called)
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """While it is entered, `callback` is called when a stop is asked for, or was already."""
+        self._callbacks.append(callback)
         try:
             if self.is_asked():
-                called()
+                callback()
             yield
         finally:
-            self._called.remove(called)
+            self._callbacks.remove(callback)
 
 
 class StopRequested(Exception):

@@ -1,27 +1,47 @@
 """Every SQL statement of the package: a name, a sentence, the statement.
 
-A file holds any number of them, each under a line `-- name --`. `[[ text | separator ]]` stands for
-`text` once for each of the eleven data columns, joined by `separator`: `{c}` is the column, `{bit}`
-its place in a bit set, `{index}` its place in an array. `<name>` stands for the fragment of that
-name, in whichever file, so that what is written, what is compared and what is rehearsed is one
-expression. `customer.py` is the only list of the columns.
+A file belongs to the Python file of the same stem, which alone names its statements. It holds any
+number of them, each under a line `-- name --`. Where a column or a state is meant, the texts are
+made from `customer.py` and `states.py`:
+
+- `[[ text | separator ]]` is `text` once for each data column (all columns of a customer but its
+  identity), joined by `separator`. `{c}` is the column, `{type}` its type, `{shown}` what the API
+  shows of it, `{bit}` its place in a bit set, `{index}` its place in an array;
+- `<name>` is the fragment of that name, in whichever file, so that what is written, what is
+  compared and what a dry run counts is one expression. `<is_open>`, `<is_waiting>` and `<is_end>`
+  are the lists of states.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from customer_panel.customer import COLUMNS
+from customer_panel.customer import COLUMNS, Column
+from customer_panel.states import ENDED, OPEN, WAITING
 
 FOLDER = Path(__file__).parent
+TIMESTAMP = "to_char(c.{c}, 'YYYY-MM-DD\"T00:00:00.000Z\"')"
+
+
+def _among(states: Iterable[str]) -> str:
+    return f"IN ({', '.join(repr(state) for state in states)})"
+
+
+STATES = {
+    "is_open": f"status {_among(OPEN)}",
+    "is_waiting": f"status {_among(WAITING)}",
+    # Of the state that is written, not of the one that is there.
+    "is_end": f"%(status)s {_among(ENDED)}",
+}
 
 
 @cache
 def statements() -> dict[str, str]:
     """All statements by name, ready for psycopg. Raises ValueError for a name given twice."""
-    bodies: dict[str, str] = {}
+    bodies: dict[str, str] = dict(STATES)
     for path in sorted(FOLDER.rglob("*.sql")):
         _, *parts = re.split(r"^-- (\w+) --$", path.read_text(encoding="utf-8"), flags=re.M)
         found = dict(zip(parts[::2], parts[1::2], strict=True))
@@ -42,17 +62,23 @@ def _expanded(body: str, fragments: dict[str, str]) -> str:
 
     def each_column(match: re.Match[str]) -> str:
         text, separator = match[1].strip(), match[2]
-        texts = (
-            text.replace("{c}", column.name)
-            .replace("{bit}", str(1 << place))
-            .replace("{index}", str(place + 1))
-            for place, column in enumerate(COLUMNS)
-            if place
+        return separator.join(
+            _of_column(text, place, column) for place, column in enumerate(COLUMNS) if place
         )
-        return separator.join(texts)
 
     body = re.sub(r"\[\[(.*?)\|([^|]*?)\]\]", each_column, body, flags=re.S)
     return _bare(body)
+
+
+def _of_column(text: str, place: int, column: Column) -> str:
+    is_date = column.kind == "date"
+    return (
+        text.replace("{shown}", TIMESTAMP if is_date else "c.{c}")
+        .replace("{type}", "date" if is_date else "text")
+        .replace("{c}", column.name)
+        .replace("{bit}", str(1 << place))
+        .replace("{index}", str(place + 1))
+    )
 
 
 def _bare(body: str) -> str:

@@ -24,7 +24,7 @@ from litestar.types import ExceptionHandlersMap
 
 from customer_panel import errors
 from customer_panel.api.http.envelope import Answer, Meta, encode, meta
-from customer_panel.errors import described
+from customer_panel.redaction import described
 
 # By status; the only list of them.
 CODES: dict[int, str] = {

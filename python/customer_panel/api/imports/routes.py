@@ -190,9 +190,9 @@ async def resume_import(
         raise AlreadyRunning
     if not found.is_waiting or found.requested == "CANCELLED":
         raise _conflict(found, "resumed")
-    if found.standing.file_path is None:
+    if found.snapshot.file_path is None:
         raise ApiError(400, "A stream cannot be read a second time")
-    await claim(state, found.standing.file_path, resumes=import_id)
+    await claim(state, found.snapshot.file_path, resumes=import_id)
     return await _job_answer(state, import_id, "Import resumed")
 
 
@@ -209,7 +209,7 @@ async def list_rejects(
     import_id, (number, size) = read_id(job), read_page(page, limit)
     async with connection(panel(request).pool) as conn:
         await jobs.one(conn, import_id)
-        records, total = await jobs.rejects(conn, import_id, number, size)
+        records, total = await rejects.page(conn, import_id, **jobs.window(number, size))
     found = [reject_of(record) for record in records]
     return ok("Rejects", RejectPage(found, numbered(number, size, total)))
 
@@ -286,12 +286,12 @@ async def _wait_for(state: AppState, import_id: int, is_done: Callable[[jobs.Job
 
 def _conflict(job: jobs.Job, wanted: str) -> ApiError:
     status = "being cancelled" if job.requested == "CANCELLED" else job.status
-    return ApiError(409, f"Import {job.standing.job_id} is {status} and cannot be {wanted}")
+    return ApiError(409, f"Import {job.snapshot.job_id} is {status} and cannot be {wanted}")
 
 
 async def _csv(state: AppState, import_id: int) -> AsyncIterator[str]:
     yield _lines([rejects.COLUMNS])
-    async for records in jobs.all_rejects(lambda: connection(state.pool), import_id):
+    async for records in rejects.every(lambda: connection(state.pool), import_id):
         yield _lines(records)
 
 

@@ -161,9 +161,9 @@ _SHARED = [name for name in Job.__struct_fields__ if name not in ("id", "request
 
 def job_of(job: jobs.Job) -> Job:
     """The job of an import as clients see it."""
-    progress = progress_of(job.standing, NO_CUSTOMERS)
+    progress = progress_of(job.snapshot, NO_CUSTOMERS)
     return Job(
-        id=str(job.standing.job_id),
+        id=str(job.snapshot.job_id),
         requested=job.requested,
         **{name: getattr(progress, name) for name in _SHARED},
     )

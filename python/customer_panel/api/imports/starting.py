@@ -32,7 +32,7 @@ async def start(
     """
     is_stored = False
 
-    def created(conn: psycopg.Connection[Any], import_id: int) -> None:
+    def on_created(conn: psycopg.Connection[Any], import_id: int) -> None:
         nonlocal is_stored
         if key is not None:
             idempotency.take(conn, key, import_id)
@@ -45,7 +45,7 @@ async def start(
             key,
             batch_rows=wanted.batch_size,
             progress_every_ms=wanted.progress_update_every_ms,
-            created=created,
+            on_created=on_created,
         )
     except idempotency.Repeated as earlier:
         return earlier.created_id

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from customer_panel.api.http.trace import current_trace_id
-from customer_panel.errors import described
-from customer_panel.settings import redacted
+from customer_panel.redaction import described, redacted
 
 STDERR = 2
 PATH_CHARACTERS = 256  # of a path in the log; the paths of the API are far shorter

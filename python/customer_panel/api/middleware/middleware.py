@@ -17,7 +17,7 @@ from customer_panel.api.http.trace import start_trace
 from customer_panel.api.middleware import logs
 from customer_panel.api.middleware.metrics import Metrics
 from customer_panel.api.middleware.security import Header, Hosts, Origins
-from customer_panel.errors import described
+from customer_panel.redaction import described
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Send

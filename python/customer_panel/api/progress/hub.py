@@ -28,8 +28,8 @@ from customer_panel.api.progress.messages import (
 from customer_panel.api.progress.stream import Stream
 from customer_panel.db.connect import APPLICATION
 from customer_panel.db.pool import KEEPALIVES, Pool
-from customer_panel.errors import described
-from customer_panel.imports.queries.snapshot import NEVER, Reading, Standing, Watch
+from customer_panel.imports.queries.snapshot import NEVER, ImportSnapshot, Reading, Watch
+from customer_panel.redaction import described
 from customer_panel.settings import Settings
 
 logger = logging.getLogger("customer_panel.api")
@@ -258,19 +258,19 @@ class Hub:
             self._base = self._end = reading.highest_end
             self._sent.clear()
             return
-        for standing in reading.ended:
-            end = standing.end_number or 0
+        for snapshot in reading.ended:
+            end = snapshot.end_number or 0
             if end <= self._base or end in self._sent:
                 continue
             self._sent.add(end)
             self._end = max(self._end, end)
-            message = Message(end_kind(standing), self._next_id(), standing)
+            message = Message(end_kind(snapshot), self._next_id(), snapshot)
             for stream in self._streams:
                 stream.put(message(stream.view))
         self._base = max(self._base, self._end - LATE)
         self._sent = {end for end in self._sent if end > self._base}
 
-    def _send_progress(self, shown: Standing | None) -> None:
+    def _send_progress(self, shown: ImportSnapshot | None) -> None:
         last = self._last
         self._last = None if shown is None else (shown.job_id, shown.status)
         self._is_running = shown is not None and shown.status == "RUNNING"
@@ -294,11 +294,11 @@ class Hub:
             if after not in snapshots:
                 snapshots[after] = Message("snapshot", self._next_id(after), reading.shown)
             stream.put(snapshots[after](stream.view))
-            for standing in reading.ended:
-                end = standing.end_number or 0
+            for snapshot in reading.ended:
+                end = snapshot.end_number or 0
                 if end > after:
                     if end not in missed:
-                        missed[end] = Message(end_kind(standing), self._next_id(end), standing)
+                        missed[end] = Message(end_kind(snapshot), self._next_id(end), snapshot)
                     stream.put(missed[end](stream.view))
             self._joining.discard(stream)
             self._streams.add(stream)

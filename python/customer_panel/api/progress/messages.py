@@ -16,7 +16,7 @@ from msgspec import Meta
 from customer_panel.api.customers.shapes import Customer
 from customer_panel.api.http.envelope import Timestamp, encode, timestamp
 from customer_panel.imports.model import COUNTERS, Phase
-from customer_panel.imports.queries.snapshot import Standing
+from customer_panel.imports.queries.snapshot import ImportSnapshot
 from customer_panel.states import Status
 
 Kind = Literal["snapshot", "progress", "done", "error"]
@@ -73,34 +73,34 @@ IDLE = Progress(
 )
 
 
-def progress_of(standing: Standing | None, view: View) -> Progress:
+def progress_of(snapshot: ImportSnapshot | None, view: View) -> Progress:
     """The progress that clients see; None stands for the time before the first import."""
-    if standing is None:
+    if snapshot is None:
         return IDLE
     counts = {
-        name if name == "warnings" else f"rows_{name}": str(getattr(standing.counts, name))
+        name if name == "warnings" else f"rows_{name}": str(getattr(snapshot.counts, name))
         for name in COUNTERS
     }
-    row_hash = standing.last_row_hash
+    row_hash = snapshot.last_row_hash
     return Progress(
-        job_id=str(standing.job_id),
-        status=standing.status,
-        phase=standing.phase,
-        source=standing.source,
-        file_path=standing.file_path,
-        bytes_read=str(standing.bytes_read),
-        bytes_total=None if standing.bytes_total is None else str(standing.bytes_total),
-        percent=standing.percent(view.total_rows),
-        rate_rows_per_sec=standing.rate_rows_per_sec,
-        elapsed_sec=standing.elapsed_sec,
-        eta_sec=standing.eta_sec,
-        started_at=_time(standing.started_at),
-        updated_at=_time(standing.updated_at),
-        completed_at=None if standing.completed_at is None else _time(standing.completed_at),
+        job_id=str(snapshot.job_id),
+        status=snapshot.status,
+        phase=snapshot.phase,
+        source=snapshot.source,
+        file_path=snapshot.file_path,
+        bytes_read=str(snapshot.bytes_read),
+        bytes_total=None if snapshot.bytes_total is None else str(snapshot.bytes_total),
+        percent=snapshot.percent(view.total_rows),
+        rate_rows_per_sec=snapshot.rate_rows_per_sec,
+        elapsed_sec=snapshot.elapsed_sec,
+        eta_sec=snapshot.eta_sec,
+        started_at=_time(snapshot.started_at),
+        updated_at=_time(snapshot.updated_at),
+        completed_at=None if snapshot.completed_at is None else _time(snapshot.completed_at),
         last_row_hash=None if row_hash is None else f"{row_hash & (1 << 64) - 1:016x}",
-        error=standing.error,
-        disable_sync=standing.status == "RUNNING",
-        recent_customers=[Customer(*fields) for fields in standing.recent[: view.recent]],
+        error=snapshot.error,
+        disable_sync=snapshot.status == "RUNNING",
+        recent_customers=[Customer(*fields) for fields in snapshot.recent[: view.recent]],
         **counts,
     )
 
@@ -115,10 +115,10 @@ def _time(moment: datetime) -> str:
 class Message:
     """A message about an import, in each view that is asked for; each view is encoded once."""
 
-    def __init__(self, kind: Kind, event_id: str, standing: Standing | None) -> None:
+    def __init__(self, kind: Kind, event_id: str, snapshot: ImportSnapshot | None) -> None:
         self._kind = kind
         self._event_id = event_id
-        self._standing = standing
+        self._snapshot = snapshot
         self._encoded: dict[View, bytes] = {}
 
     def __call__(self, view: View) -> bytes:
@@ -127,7 +127,7 @@ class Message:
         return self._encoded[view]
 
     def _encode(self, view: View) -> bytes:
-        progress = progress_of(self._standing, view)
+        progress = progress_of(self._snapshot, view)
         first = b'{"type":"%b",' % self._kind.encode()
         if self._kind != "snapshot":
             first += b'"rate":%b,' % encode(progress.rate_rows_per_sec)
@@ -145,9 +145,9 @@ def heartbeat(event_id: str) -> bytes:
     return f'id: {event_id}\ndata: {{"type":"heartbeat","ts":"{now}"}}\n\n'.encode()
 
 
-def end_kind(standing: Standing) -> Kind:
+def end_kind(snapshot: ImportSnapshot) -> Kind:
     """The type of the message that reports the end of an import."""
-    return "done" if standing.status == "COMPLETED" else "error"
+    return "done" if snapshot.status == "COMPLETED" else "error"
 
 
 def event_id(end_number: int, number: int) -> str:

@@ -16,7 +16,7 @@ from customer_panel.api.http.errors import responses
 from customer_panel.api.progress.messages import Progress, View, progress_of
 from customer_panel.api.progress.stream import EventStream
 from customer_panel.api.state import AppState, panel
-from customer_panel.imports.engine.apply import RECENT_IDS
+from customer_panel.imports.model import RECENT_IDS
 
 AnyRequest = Request[Any, Any, Any]
 TotalRows = Annotated[

@@ -1,106 +1,93 @@
-"""The dry run: an import's reading, classifying and judging, with nothing written.
+"""The dry run: an import's reading and classifying, with nothing written.
 
-It reads through the same pipeline, against the same map of what the database holds, and judges by
-the same conditions (sql/rehearse.sql). Only temporary tables are written, so it needs no lock and
-may run beside an import.
+It reads through the same pipeline, against the same map of what the database holds, and decides by
+the same conditions (sql/imports/dry_run.sql). Only temporary tables are written, so it needs no
+lock and may run beside an import.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 
-from customer_panel._native import Batch, Known, OverBudget, Plan
+from customer_panel._native import Batch, OverBudget
+from customer_panel.db import query
+from customer_panel.db.connect import Connection, is_loss
 from customer_panel.errors import DatabaseLost, SourceNotResumable, SourceUnreadable, Stopped
-from customer_panel.imports.engine import lanes
-from customer_panel.imports.engine import passes as scan
-from customer_panel.imports.engine.apply import copy_in, counted, prepare
+from customer_panel.imports.engine.apply import counted
+from customer_panel.imports.engine.identities import database_seed, load_known
+from customer_panel.imports.engine.lanes import lanes_at_once, lanes_needed
+from customer_panel.imports.engine.merge import copy_in, copy_to_stage, prepare
+from customer_panel.imports.engine.passes import Pass, Scan, run_pass
+from customer_panel.imports.engine.request import ImportRequest
 from customer_panel.imports.job import ledger
-from customer_panel.imports.job.progress import Tally
-from customer_panel.imports.job.result import result_of
-from customer_panel.imports.job.sessions import Sessions, is_loss
-from customer_panel.imports.model import (
-    DEFAULT_SOURCE,
-    Counts,
-    ImportResult,
-    Lane,
-    Options,
-    Progress,
-    Tuning,
-)
-from customer_panel.imports.sources import Source, StreamSource, planned
+from customer_panel.imports.job.progress import Tally, result_of
+from customer_panel.imports.job.sessions import Sessions
+from customer_panel.imports.model import DEFAULT_SOURCE, Counts, ImportResult, Lane, Progress
+from customer_panel.imports.sources import StreamSource, planned
 from customer_panel.imports.stop import Stop
 from customer_panel.sql import statement
 
-Connection = psycopg.Connection[Any]
 NO_FEED = -1  # of a feed that was never imported no customer comes
 
 
-def rehearse(
-    source: Source,
+def dry_run(
+    request: ImportRequest,
     dsn: str,
-    options: Options,
-    tuning: Tuning,
+    on_progress: Callable[[Progress], None] | None = None,
     *,
-    told: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
 ) -> ImportResult:
-    """Counts what a new import of `source` would do to the database as it is now.
+    """Counts what a new import of the request's source would do to the database as it is now.
 
     Raises SourceError, MappingError, Stopped, DatabaseError.
     """
-    run = _Rehearsal(source, dsn, options, tuning, Tally(source.size_now(), told), stop or Stop())
+    run = _DryRun(request, dsn, Tally(request.source.size_now(), on_progress), stop or Stop())
     try:
         return run.result()
-    except OSError as wrong:
-        raise SourceUnreadable(f"the file cannot be read: {wrong.strerror or wrong}") from wrong
-    except psycopg.Error as wrong:
-        if is_loss(wrong):
-            raise DatabaseLost(hint="Run it again; a dry run writes nothing.") from wrong
+    except OSError as error:
+        raise SourceUnreadable(f"the file cannot be read: {error.strerror or error}") from error
+    except psycopg.Error as error:
+        if is_loss(error):
+            raise DatabaseLost(hint="Run it again; a dry run writes nothing.") from error
         raise
 
 
-class _Rehearsal:
-    def __init__(
-        self,
-        source: Source,
-        dsn: str,
-        options: Options,
-        tuning: Tuning,
-        tally: Tally,
-        stop: Stop,
-    ) -> None:
-        self.source = source
-        self.plan: Plan = planned(source, options)
-        self.options = options
-        self.tuning = tuning
+class _DryRun:
+    def __init__(self, request: ImportRequest, dsn: str, tally: Tally, stop: Stop) -> None:
+        self.source = request.source
+        self.plan = planned(request.source, request.options)
+        self.feed = request.options.source or DEFAULT_SOURCE
+        self.clears = self.plan.fields if request.options.blank == "clear" else 0
         self.tally = tally
         self.stop = stop
         self.sessions = Sessions(dsn)
+        self.scan = Scan(
+            source=self.source,
+            plan=self.plan,
+            tuning=request.tuning,
+            sessions=self.sessions,
+            tally=tally,
+            stop=stop,
+        )
         self.notes: list[str] = []
-        self.clears = self.plan.fields if options.blank == "clear" else 0
 
     def result(self) -> ImportResult:
-        feed = self.options.source or DEFAULT_SOURCE
         with self.sessions.job() as conn:
-            (seed,) = ledger.one(conn, "database_seed")
-            found = ledger.rows(conn, "find_source", name=feed)
-            source_id = found[0]["id"] if found else NO_FEED
-            for job in ledger.rows(conn, "open_imports"):
+            source = query.first(conn, "find_source", name=self.feed)
+            source_id = NO_FEED if source is None else source[0]
+            for job in ledger.open_jobs(conn):
                 if job["file_path"] is not None and job["file_path"] == str(self.source.path):
                     self.notes.append(
                         f"import {job['id']} of this file is not finished:"
                         " the rows that it has brought so far count as unchanged here"
                     )
-            total = lanes.lane_count(self.tuning) * lanes.passes(
-                conn, self.source, self.plan, self.tuning
-            )
+            total = lanes_needed(conn, self.scan)
             while True:
                 try:
-                    end = self._read(conn, seed, source_id, total)
+                    end = self._read(conn, source_id, total)
                     break
                 except OverBudget:
                     if isinstance(self.source, StreamSource):
@@ -111,77 +98,6 @@ class _Rehearsal:
                     # As an import does: twice as many lanes, each pass half as large.
                     total *= 2
         self.tally.enter("done")
-        return self._counted(feed, end)
-
-    def _read(self, conn: Connection, seed: int, source_id: int, total: int) -> int:
-        """Reads the source in as many passes as `total` lanes need; where it ended."""
-        self.tally.begin(None, [self._lane(number) for number in range(total)], self._start)
-        at_once = lanes.lane_count(self.tuning)
-        end: int | None = None
-        for first in range(0, total, at_once):
-            group = [self._lane(number) for number in range(first, min(first + at_once, total))]
-            asked = scan.Pass(
-                lanes=group,
-                total=total,
-                seed=seed,
-                import_id=0,
-                is_clearing=self.clears != 0,
-                parks_changed=False,
-                until=end,
-            )
-            found = lanes.known_of(
-                conn, self.source, self.plan, self.tuning, self.sessions, asked, None
-            )
-            end = self._pass(found, asked, source_id)
-        return end or 0
-
-    def _pass(self, found: Known, asked: scan.Pass, source_id: int) -> int:
-        self.tally.enter("scanning")
-        with contextlib.ExitStack() as stack:
-            judges = {
-                lane.lane: _Judge(stack.enter_context(self.sessions.lane()), source_id, self.clears)
-                for lane in asked.lanes
-            }
-            # Lanes judge with sessions that outlive the pass: the last rows come after its end.
-            ended = scan.run(
-                self.source,
-                self.plan,
-                found,
-                asked,
-                self.tuning,
-                self.tally,
-                lambda lane: contextlib.nullcontext(judges[lane].take),
-                self.stop.is_asked,
-            )
-            if ended is not None and ended.tail is not None:
-                tail = ended.tail
-                self.tally.committed(judges[tail.lane].take(tail), tail.lane, tail.span[1])
-            self.tally.enter("merging")
-            for judge in judges.values():
-                if ended is None or self.stop.is_asked():
-                    raise Stopped(
-                        "the dry run was stopped", hint="Run it again; it has written nothing."
-                    )
-                self.tally.committed(judge.parked())
-        assert ended is not None
-        return asked.until or ended.end
-
-    @property
-    def _start(self) -> int:
-        return self.plan.data_start
-
-    def _lane(self, number: int) -> Lane:
-        return Lane(
-            lane=number,
-            done_to=self._start,
-            tail_hash=None,
-            counts=Counts(),
-            last_row_hash=None,
-            last_line=0,
-            recent_ids=[],
-        )
-
-    def _counted(self, feed: str, end: int) -> ImportResult:
         return result_of(
             self.tally.counts(),
             self.plan,
@@ -189,48 +105,98 @@ class _Rehearsal:
             maintenance_sec=0.0,
             job_id=None,
             status="COMPLETED",
-            source=feed,
+            source=self.feed,
             is_resumed=False,
             bytes_read=end,
             notes=tuple(self.notes),
         )
 
+    def _read(self, conn: Connection, source_id: int, total: int) -> int:
+        """Reads the source in as many passes as `total` lanes need; where it ended."""
+        lanes = [_new_lane(number, self.plan.data_start) for number in range(total)]
+        self.tally.begin(None, lanes, self.plan.data_start)
+        seed = database_seed(conn)
+        at_once = lanes_at_once(self.scan.tuning)
+        end: int | None = None
+        for first in range(0, total, at_once):
+            this = Pass(
+                lanes=lanes[first : first + at_once],
+                total=total,
+                seed=seed,
+                import_id=None,
+                is_clearing=self.clears != 0,
+                parks_changed=False,
+                until=end,
+            )
+            end = self._pass(conn, this, source_id)
+        return end or 0
 
-class _Judge:
+    def _pass(self, conn: Connection, this: Pass, source_id: int) -> int:
+        self.tally.enter("scanning")
+        with contextlib.ExitStack() as stack:
+            counters = {
+                lane.lane: _LaneCount(
+                    stack.enter_context(self.sessions.lane()), source_id, self.clears
+                )
+                for lane in this.lanes
+            }
+            known = load_known(conn, self.scan, this)
+            # Lanes count with sessions that outlive the pass: the last rows come after its end.
+            ended = run_pass(
+                self.scan,
+                this,
+                known,
+                lambda lane: contextlib.nullcontext(counters[lane].count),
+            )
+            if ended is not None and ended.tail is not None:
+                tail = ended.tail
+                self.tally.committed(counters[tail.lane].count(tail), tail.lane, tail.span[1])
+            self.tally.enter("merging")
+            for counter in counters.values():
+                if ended is None or self.stop.is_asked():
+                    raise Stopped(
+                        "the dry run was stopped", hint="Run it again; it has written nothing."
+                    )
+                self.tally.committed(counter.count_parked())
+        assert ended is not None
+        return this.until or ended.end
+
+
+class _LaneCount:
     """Counts the batches of one lane over one connection; a rollback takes back all it wrote."""
 
     def __init__(self, conn: Connection, source_id: int, clears: int) -> None:
         self.conn = conn
-        self.parameters = {"source_id": source_id}
+        self.source_id = source_id
         self.clears = clears
         prepare(conn)
         with conn.transaction():
-            conn.execute(statement("create_rehearsal"))
+            conn.execute(statement("create_dry_run"))
 
-    def take(self, batch: Batch) -> Counts:
+    def count(self, batch: Batch) -> Counts:
         """What an import would count for this batch."""
-        counts, fresh, changed = counted(batch)
-        counts.inserted = fresh
+        counts, new, changed = counted(batch)
+        counts.inserted = new
         with self.conn.transaction():
             if changed:
-                copy_in(self.conn, "copy_stage", batch.changed(self.clears))
-                counts.add(self._merged())
+                copy_to_stage(self.conn, batch.changed(self.clears))
+                counts.add(self._count_merge())
             if counts.duplicate or counts.pending:
-                copy_in(self.conn, "copy_rehearsed", batch.parked(0))
-                self.conn.execute(statement("keep_rehearsed"))
+                copy_in(self.conn, statement("copy_dry_run"), batch.parked(0))
+                self.conn.execute(statement("keep_dry_run"))
         return counts
 
-    def parked(self) -> Counts:
+    def count_parked(self) -> Counts:
         """What would become of the first rows that waited for the end of the file."""
         with self.conn.transaction():
-            self.conn.execute(statement("stage_rehearsed"), {"clears": self.clears})
-            counts = self._merged()
+            self.conn.execute(statement("stage_dry_run"), {"clears": self.clears})
+            counts = self._count_merge()
         counts.pending = -sum((counts.inserted, counts.updated, counts.unchanged, counts.protected))
         return counts
 
-    def _merged(self) -> Counts:
-        firsts, inserted, updated, protected = ledger.one(
-            self.conn, "rehearse_merge", **self.parameters
+    def _count_merge(self) -> Counts:
+        firsts, inserted, updated, protected = query.only(
+            self.conn, "count_merge", source_id=self.source_id
         )
         return Counts(
             inserted=inserted,
@@ -238,3 +204,15 @@ class _Judge:
             protected=protected,
             unchanged=firsts - inserted - updated - protected,
         )
+
+
+def _new_lane(number: int, start: int) -> Lane:
+    return Lane(
+        lane=number,
+        done_to=start,
+        tail_hash=None,
+        counts=Counts(),
+        last_row_hash=None,
+        last_line=0,
+        recent_ids=[],
+    )

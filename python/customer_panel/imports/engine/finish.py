@@ -1,4 +1,4 @@
-"""What is left when the last row is in: keys, parked rows, maintenance.
+"""What is left when the last row is in: indexes, parked rows, maintenance.
 
 Each step can be killed and begun again.
 """
@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
-import psycopg
 
-from customer_panel.imports.engine import indexes as keys
-from customer_panel.imports.engine.apply import Merged, merge, prepare, repeated
+from customer_panel.db import query
+from customer_panel.db.connect import Connection
+from customer_panel.imports.engine import indexes
+from customer_panel.imports.engine.identities import table_size
+from customer_panel.imports.engine.merge import Merged, merge, prepare, repeated
 from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts
 from customer_panel.sql import statement
 
-Connection = psycopg.Connection[Any]
 PORTION = 20_000  # identities a transaction: some seconds of work that a kill can cost
 VACUUM_SHARE = 0.01  # of the rows; less is left to autovacuum
 
 
-def build_keys(
-    connect: Callable[[], Connection], claim: Claim, told: Callable[[Counts], None]
+def build_indexes(
+    connect: Callable[[], Connection], claim: Claim, on_counts: Callable[[Counts], None]
 ) -> None:
-    """The keys of a first load; rows that became part of customers made by hand are counted anew."""
+    """The indexes of a first load; rows that became part of customers made by hand are counted anew."""
 
     def settle(conn: Connection, merged: Merged) -> None:
         counts = Counts(
@@ -36,15 +36,15 @@ def build_keys(
             protected=merged.protected,
         )
         _settle(conn, claim, counts, merged)
-        told(counts)
+        on_counts(counts)
 
-    keys.build(connect, claim, settle)
+    indexes.build(connect, claim, settle)
 
 
 def merge_parked(
     connect: Callable[[], Connection],
     claim: Claim,
-    told: Callable[[Counts], None],
+    on_counts: Callable[[Counts], None],
     should_stop: Callable[[], bool],
 ) -> bool:
     """Folds the parked rows of each identity into one and merges it; False if it was stopped before
@@ -55,12 +55,12 @@ def merge_parked(
     with connect() as conn:
         # Each statement by itself: only a portion is a transaction.
         conn.autocommit = True
-        if not ledger.one(conn, "has_parked", import_id=claim.import_id)[0]:
+        if not query.only(conn, "has_parked", import_id=claim.import_id)[0]:
             return True
         prepare(conn)
         while not should_stop():
             counts, is_last = repeated(lambda: _merge_portion(conn, claim))
-            told(counts)
+            on_counts(counts)
             if is_last:
                 return True
         return False
@@ -69,10 +69,8 @@ def merge_parked(
 def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
     """The next identities with parked rows; how their rows count now, and whether they were the last."""
     with conn.transaction():
-        ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
-        bound = conn.execute(
-            statement("parked_bound"), {"import_id": claim.import_id, "count": PORTION}
-        ).fetchone()
+        ledger.hold_claim(conn, claim)
+        bound = query.first(conn, "parked_bound", import_id=claim.import_id, count=PORTION)
         conn.execute(
             statement("stage_parked"),
             {"import_id": claim.import_id, "bound": bound and bound[0], "clears": claim.clears},
@@ -95,7 +93,7 @@ def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> N
     changes = {
         name: value for name, value in msgspec.structs.asdict(counts).items() if name != "pending"
     }
-    ledger.one(
+    ledger.fenced(
         conn,
         "settle_pending",
         import_id=claim.import_id,
@@ -106,25 +104,6 @@ def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> N
     )
 
 
-def give_up(
-    connect: Callable[[], Connection],
-    conn: Connection,
-    claim: Claim,
-    told: Callable[[Counts], None],
-    *,
-    elapsed_s: float = 0.0,
-) -> None:
-    """Ends a claimed import as cancelled: what it wrote stays and gets its keys, what waited for the
-    end of the file goes. Raises ClaimLost.
-    """
-    if not keys.are_complete(conn):
-        ledger.set_phase(conn, claim, "indexing")
-        build_keys(connect, claim, told)
-    with conn.transaction():
-        ledger.end(conn, claim, "CANCELLED", elapsed_s=elapsed_s)
-        conn.execute(statement("drop_parked"), {"import_id": claim.import_id})
-
-
 def maintain(connect: Callable[[], Connection], written: int) -> float:
     """Folds the totals and, where enough has changed, VACUUM (ANALYZE); seconds it took."""
     began = time.monotonic()
@@ -132,9 +111,9 @@ def maintain(connect: Callable[[], Connection], written: int) -> float:
         if written:
             with conn.transaction():
                 conn.execute(statement("fold_totals"))
-        total = ledger.one(conn, "customer_pages")[2]
+        counted = table_size(conn).counted
         conn.commit()
-        if written and written >= total * VACUUM_SHARE:
+        if written and written >= counted * VACUUM_SHARE:
             conn.autocommit = True
             conn.execute(b"VACUUM (ANALYZE) customers")
             conn.execute(b"VACUUM (ANALYZE) customer_totals")

@@ -1,34 +1,81 @@
-"""Loads what the database holds of every identity into the native map, once per run."""
+"""What the database holds of every identity: how much memory it takes, and how it is loaded into the
+native map, once per pass.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from customer_panel._native import Known
-from customer_panel.imports.job import ledger
+from customer_panel.db import query
+from customer_panel.db.connect import Connection
+from customer_panel.imports.engine.passes import Pass, Scan
+from customer_panel.imports.sources import StreamSource
 from customer_panel.sql import statement
 
-Connection = psycopg.Connection[Any]
+ENTRY_BYTES = 25  # what the map takes for an identity, at most
 PAGES = 1024  # 8 MiB of table, some 30,000 rows: an answer of 1 MB
 READERS = 2  # each keeps a core of the server busy; more would only wait for one another
 LAST_PAGE = 4294967295
 
 
-def load(connect: Callable[[], Connection], known: Known, import_id: int | None) -> None:
-    """Fills `known` from `customers`, and with the identities whose first row `import_id` has
-    parked.
+class TableSize(NamedTuple):
+    """Pages of `customers`, the planner's guess of its rows, and the rows by `customer_totals`."""
 
-    Reads under one snapshot: a customer that moves within the table meanwhile is still met once.
-    """
-    with connect() as first:
-        first.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        first.read_only = True
-        pages = ledger.one(first, "customer_pages")[0]
+    pages: int
+    guessed: int
+    counted: int
+
+
+def table_size(conn: Connection) -> TableSize:
+    return TableSize(*query.only(conn, "customer_pages"))
+
+
+def database_seed(conn: Connection) -> int:
+    """The seed of the hashes of identities."""
+    return int(query.only(conn, "database_seed")[0])
+
+
+def pass_count(conn: Connection, scan: Scan) -> int:
+    """In how many passes the identities are divided, for the map of each to fit into its memory."""
+    if isinstance(scan.source, StreamSource):
+        return 1
+    return max(1, -(-identity_count(conn, scan) * ENTRY_BYTES // scan.tuning.memory_bytes))
+
+
+def identity_count(conn: Connection, scan: Scan) -> int:
+    """How many there may be, by the table and by the file's size and first rows."""
+    size = table_size(conn)
+    record_bytes = max(scan.plan.average_record_bytes(scan.source.head), 1)
+    rows = (scan.source.size_now() or 0) // record_bytes
+    return int(max(size.guessed, size.counted, rows))
+
+
+def load_known(conn: Connection, scan: Scan, this: Pass) -> Known:
+    """What the database holds of the identities of a pass, and what its import has parked of them."""
+    known = Known(
+        this.seed,
+        expected=identity_count(conn, scan) * len(this.lanes) // this.total,
+        memory=scan.tuning.memory_bytes,
+        lanes=this.total,
+        first_lane=this.lanes[0].lane,
+        lane_count=len(this.lanes),
+    )
+    _load(scan.sessions.lane, known, this.import_id)
+    return known
+
+
+def _load(connect: Callable[[], Connection], known: Known, import_id: int | None) -> None:
+    """Reads under one snapshot: a customer that moves within the table meanwhile is still met once."""
+    with connect() as own:
+        own.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        own.read_only = True
+        pages = table_size(own).pages
         todo: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         starts = range(0, pages, PAGES)
         for start in starts:
@@ -36,7 +83,7 @@ def load(connect: Callable[[], Connection], known: Known, import_id: int | None)
         failures: list[BaseException] = []
         readers = []
         if len(starts) > 1:
-            snapshot = ledger.one(first, "export_snapshot")[0]
+            snapshot = query.only(own, "export_snapshot")[0]
             for _ in range(READERS - 1):
                 reader = threading.Thread(
                     target=_read_beside, args=(connect, snapshot, todo, known, failures)
@@ -44,14 +91,14 @@ def load(connect: Callable[[], Connection], known: Known, import_id: int | None)
                 reader.start()
                 readers.append(reader)
         try:
-            _read(first, todo, known)
+            _read(own, todo, known)
         finally:
             for reader in readers:
                 reader.join()
         if failures:
             raise failures[0]
         if import_id is not None:
-            cursor = first.cursor(binary=True)
+            cursor = own.cursor(binary=True)
             cursor.execute(statement("parked_firsts"), {"import_id": import_id})
             ids, flags = _arrays(cursor, 2)
             known.load_flags(ids, flags)
@@ -70,8 +117,8 @@ def _read_beside(
             conn.read_only = True
             conn.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
             _read(conn, todo, known)
-    except BaseException as wrong:  # raised again by the thread that waits for this one
-        failures.append(wrong)
+    except BaseException as error:  # raised again by the thread that waits for this one
+        failures.append(error)
 
 
 def _read(conn: Connection, todo: queue.SimpleQueue[tuple[int, int]], known: Known) -> None:

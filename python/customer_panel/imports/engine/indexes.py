@@ -10,17 +10,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 from psycopg import errors
 
-from customer_panel.imports.engine.apply import Merged, merge_twins
+from customer_panel.db import query
+from customer_panel.db.connect import Connection
+from customer_panel.imports.engine.merge import Merged, merge_hand_made
 from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim
 from customer_panel.sql import statement
 
-Connection = psycopg.Connection[Any]
 KEY, EMAIL = "customers_pkey", "customers_email_idx"
 BUILD = {
     KEY: "CREATE UNIQUE INDEX {concurrently} customers_pkey ON customers (customer_id)",
@@ -33,7 +33,7 @@ LOCK_TRIES = 20  # more than two seconds of somebody's reading are worth the slo
 LOOK_S = 0.05  # how often a build looks for writers that wait for it; a batch takes longer
 
 
-def defer(conn: Connection) -> bool:
+def drop(conn: Connection) -> bool:
     """Drops both indexes if there is no customer yet; whether it did.
 
     Part of the caller's transaction.
@@ -41,11 +41,11 @@ def defer(conn: Connection) -> bool:
     for _ in range(LOCK_TRIES):
         try:
             with conn.transaction():
-                if not ledger.one(conn, "customers_is_empty")[0]:
+                if not query.only(conn, "customers_is_empty")[0]:
                     return False
                 conn.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode())
                 conn.execute(statement("lock_customers"))
-                if not ledger.one(conn, "customers_is_empty")[0]:
+                if not query.only(conn, "customers_is_empty")[0]:
                     return False
                 conn.execute(statement("drop_keys"))
                 return True
@@ -55,7 +55,7 @@ def defer(conn: Connection) -> bool:
 
 
 def are_complete(conn: Connection) -> bool:
-    return not ledger.rows(conn, "missing_keys") and bool(ledger.one(conn, "has_primary_key")[0])
+    return not query.rows(conn, "missing_keys") and bool(query.only(conn, "has_primary_key")[0])
 
 
 def build(
@@ -80,9 +80,9 @@ def build(
                     _build_beside_others(connect, claim, name)
         except errors.UniqueViolation:
             with connect() as conn, conn.transaction():
-                ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
-                folded = conn.execute(statement("fold_doubles")).rowcount
-                merged = merge_twins(conn, claim)
+                ledger.hold_claim(conn, claim)
+                folded = conn.execute(statement("fold_hand_made")).rowcount
+                merged = merge_hand_made(conn, claim)
                 if not merged.firsts and not folded:
                     raise
                 settle(conn, merged)
@@ -94,7 +94,7 @@ def build(
 
 def _missing(connect: Callable[[], Connection]) -> list[str]:
     with connect() as conn:
-        missing = ledger.rows(conn, "missing_keys")
+        missing = query.rows(conn, "missing_keys")
         for index in missing:
             if index["is_invalid"]:
                 # Left by a CREATE INDEX CONCURRENTLY that did not end.
@@ -114,10 +114,10 @@ def _build_together(connect: Callable[[], Connection], claim: Claim, names: list
     def build_one(conn: Connection, name: str) -> None:
         try:
             with conn:
-                ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
+                ledger.hold_claim(conn, claim)
                 conn.execute(BUILD[name].format(concurrently="").encode())
-        except BaseException as wrong:  # raised again by the thread that waits for this one
-            failures.append(wrong)
+        except BaseException as error:  # raised again by the thread that waits for this one
+            failures.append(error)
 
     sessions = [connect() for _ in names]
     threads = [
@@ -128,7 +128,7 @@ def _build_together(connect: Callable[[], Connection], claim: Claim, names: list
     with connect() as conn:
         conn.autocommit = True
         while any(thread.is_alive() for thread in threads):
-            if ledger.one(conn, "others_wait", ours=OURS)[0]:
+            if query.only(conn, "others_wait", ours=OURS)[0]:
                 # Again as long as they wait: a session between two statements hears no cancel.
                 has_given_way = True
                 for session in sessions:
@@ -136,18 +136,18 @@ def _build_together(connect: Callable[[], Connection], claim: Claim, names: list
                         session.cancel_safe(timeout=1)
             for thread in threads:
                 thread.join(LOOK_S)
-    if has_given_way and all(isinstance(wrong, errors.QueryCanceled) for wrong in failures):
+    if has_given_way and all(isinstance(error, errors.QueryCanceled) for error in failures):
         return False
     if failures:
         raise next(
-            (wrong for wrong in failures if isinstance(wrong, errors.UniqueViolation)), failures[0]
+            (error for error in failures if isinstance(error, errors.UniqueViolation)), failures[0]
         )
     return True
 
 
 def _build_beside_others(connect: Callable[[], Connection], claim: Claim, name: str) -> None:
     with connect() as conn:
-        ledger.one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
+        ledger.hold_claim(conn, claim)
         conn.commit()
         conn.autocommit = True
         try:
@@ -162,7 +162,7 @@ def _make_primary(conn: Connection) -> None:
     """The unique index becomes the primary key: a moment under a lock that everybody else must have
     left.
     """
-    while not ledger.one(conn, "has_primary_key")[0]:
+    while not query.only(conn, "has_primary_key")[0]:
         try:
             with conn.transaction():
                 conn.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode())

@@ -9,29 +9,39 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import msgspec
-import psycopg
 
 from customer_panel._native import Batch, Known, Pipeline, Plan
 from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.job.progress import Tally
+from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Counts, Lane, Tuning
 from customer_panel.imports.sources import Source
+from customer_panel.imports.stop import Stop
 
-Connection = psycopg.Connection[Any]
 WAKE_S = 0.1
 PARSERS = 2  # each parses 600 MB/s and more: two keep ahead of any server
 
 
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """What all passes of one run share: what is read and how, who writes, who counts, who stops it."""
+
+    source: Source
+    plan: Plan
+    tuning: Tuning
+    sessions: Sessions
+    tally: Tally
+    stop: Stop
+
+
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lanes run at once, and how."""
+    """Which lanes run at once, of how many, and how."""
 
     lanes: list[Lane]
     total: int
     seed: int
-    import_id: int
+    import_id: int | None
     is_clearing: bool
     parks_changed: bool
     until: int | None = None
@@ -46,75 +56,56 @@ class Ended(msgspec.Struct, frozen=True):
     end: int
 
 
-def run(
-    source: Source,
-    plan: Plan,
+def run_pass(
+    scan: Scan,
+    this: Pass,
     known: Known,
-    asked: Pass,
-    tuning: Tuning,
-    tally: Tally,
-    apply: Callable[[int], AbstractContextManager[Callable[[Batch], Counts]]],
-    should_stop: Callable[[], bool],
+    writer: Callable[[int], AbstractContextManager[Callable[[Batch], Counts]]],
 ) -> Ended | None:
     """Runs the lanes of a pass to the end of the source; None if it was stopped at batch borders.
 
-    `apply(lane)` is entered in the lane's thread and gives the function that takes its batches.
+    `writer(lane)` is entered in the lane's thread and gives the function that takes its batches.
     Raises the first failure of any lane, OverBudget, or SourceUnreadable; the other lanes have
     stopped at a batch border by then.
     """
-    pipeline = Pipeline(
-        source.native(),
-        plan,
-        seed=asked.seed,
-        head=source.head,
-        lanes=asked.total,
-        first_lane=asked.lanes[0].lane,
-        done_to=[lane.done_to for lane in asked.lanes],
-        known=known,
-        import_id=asked.import_id,
-        blank_clear=asked.is_clearing,
-        until=asked.until,
-        batch_rows=tuning.batch_rows,
-        batch_bytes=tuning.batch_bytes,
-        budget=tuning.budget_bytes,
-        parks_changed=asked.parks_changed,
-        hashes_blocks=tuning.is_safe,
-        parsers=min(PARSERS, os.cpu_count() or 1),
-    )
+    pipeline = _pipeline(scan, this, known)
     failures: list[BaseException] = []
     ended = threading.Semaphore(0)
 
+    def should_stop() -> bool:
+        return scan.stop.is_asked() or bool(failures)
+
     def lane_thread(lane: int) -> None:
         try:
-            with apply(lane) as take:
+            with writer(lane) as write:
                 while (batch := pipeline.next_batch(lane)) is not None:
-                    if should_stop() or failures:
+                    if should_stop():
                         break
                     began = time.monotonic()
-                    counts = take(batch)
+                    counts = write(batch)
                     batch.release()
-                    tally.committed(counts, lane, batch.span[1], time.monotonic() - began)
-        except BaseException as wrong:  # raised again below, by the thread that waits for this one
-            failures.append(wrong)
+                    scan.tally.committed(counts, lane, batch.span[1], time.monotonic() - began)
+        except BaseException as error:  # raised again below, by the thread that waits for this one
+            failures.append(error)
         finally:
-            if should_stop() or failures:
+            if should_stop():
                 pipeline.stop()
             ended.release()
 
     threads = [
         threading.Thread(target=lane_thread, args=(lane.lane,), name=f"cp-lane-{lane.lane}")
-        for lane in asked.lanes
+        for lane in this.lanes
     ]
     for thread in threads:
         thread.start()
     try:
         for _ in threads:
             while not ended.acquire(timeout=WAKE_S):
-                tally.tell()
-                if should_stop() or failures:
+                scan.tally.report()
+                if should_stop():
                     pipeline.stop()
-    except BaseException as wrong:
-        failures.append(wrong)
+    except BaseException as error:
+        failures.append(error)
         pipeline.stop()
     for thread in threads:
         thread.join()
@@ -125,5 +116,27 @@ def run(
         return None
     try:
         return Ended(*pipeline.outcome())
-    except OSError as wrong:
-        raise SourceUnreadable(f"the source cannot be read: {wrong.strerror or wrong}") from wrong
+    except OSError as error:
+        raise SourceUnreadable(f"the source cannot be read: {error.strerror or error}") from error
+
+
+def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
+    return Pipeline(
+        scan.source.native(),
+        scan.plan,
+        seed=this.seed,
+        head=scan.source.head,
+        lanes=this.total,
+        first_lane=this.lanes[0].lane,
+        done_to=[lane.done_to for lane in this.lanes],
+        known=known,
+        import_id=this.import_id or 0,
+        blank_clear=this.is_clearing,
+        until=this.until,
+        batch_rows=scan.tuning.batch_rows,
+        batch_bytes=scan.tuning.batch_bytes,
+        budget=scan.tuning.budget_bytes,
+        parks_changed=this.parks_changed,
+        hashes_blocks=scan.tuning.is_safe,
+        parsers=min(PARSERS, os.cpu_count() or 1),
+    )

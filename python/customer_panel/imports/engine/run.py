@@ -1,17 +1,17 @@
 """One run of an import, from its claim to its end.
 
-claim -> verify -> scan (passes of lanes) -> keys -> parked rows -> maintenance -> done
+claim -> verify -> scan (passes of lanes) -> indexes -> parked rows -> maintenance -> done
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import psycopg
 
 from customer_panel._native import verify
+from customer_panel.db.connect import Connection, is_loss
+from customer_panel.db.query import Row
 from customer_panel.errors import (
     AlreadyRunning,
     ClaimLost,
@@ -21,78 +21,42 @@ from customer_panel.errors import (
     SourceUnreadable,
     Stopped,
 )
-from customer_panel.imports.engine import finish
-from customer_panel.imports.engine import indexes as keys
-from customer_panel.imports.engine.lanes import Lanes, lane_count, passes
+from customer_panel.imports.engine import finish, indexes
+from customer_panel.imports.engine.cancel import cancel
+from customer_panel.imports.engine.lanes import Lanes, lanes_needed
+from customer_panel.imports.engine.passes import Scan
+from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.job import ledger
-from customer_panel.imports.job.progress import Tally
-from customer_panel.imports.job.requests import heeding
-from customer_panel.imports.job.result import result_of
-from customer_panel.imports.job.sessions import Sessions, is_loss
-from customer_panel.imports.model import (
-    Claim,
-    ImportResult,
-    Options,
-    Phase,
-    Progress,
-    Row,
-    Tuning,
-    total,
-)
-from customer_panel.imports.sources import Source, StreamSource, planned
+from customer_panel.imports.job.progress import Tally, result_of
+from customer_panel.imports.job.requests import listening
+from customer_panel.imports.job.sessions import Sessions
+from customer_panel.imports.model import Claim, ImportResult, Phase, total
+from customer_panel.imports.sources import StreamSource, planned
 from customer_panel.imports.stop import Stop, StopRequested
 from customer_panel.states import Status
-
-Connection = psycopg.Connection[Any]
-
-
-class Hooks(NamedTuple):
-    """What the caller of an import hears of it."""
-
-    told: Callable[[Progress], None] | None
-    noted: Callable[[str], None]
-    begun: Callable[[int], None]
-    created: Callable[[Connection, int], None]
 
 
 class Run:
     """One call of `run_import`; `attempt` is repeated after a lost connection."""
 
-    def __init__(
-        self,
-        source: Source,
-        dsn: str,
-        options: Options,
-        tuning: Tuning,
-        stop: Stop,
-        hooks: Hooks,
-        *,
-        restarts: bool,
-        leaves_others: bool,
-        resumes: int | None,
-        heeds_pause: bool,
-    ) -> None:
-        self.source = source
-        self.options = options
-        self.tuning = tuning
-        self.stop = stop
+    def __init__(self, request: ImportRequest, dsn: str, hooks: Hooks, stop: Stop) -> None:
+        self.request = request
+        self.source = request.source
         self.hooks = hooks
-        self.restarts = restarts
-        self.leaves_others = leaves_others
-        self.heeds_pause = heeds_pause
-        self.only = resumes  # the one job to go on with; the one that this run has begun
+        self.stop = stop
+        self.only = request.resumes  # the one job to go on with; the one that this run has begun
         self.notes: list[str] = []
         self.sessions = Sessions(dsn)
-        self.tally = Tally(source.size_now(), hooks.told)
+        self.tally = Tally(request.source.size_now(), hooks.on_progress)
         self.has_begun = False  # there is a job that a lost connection leaves behind
         self.is_resumed = False
-        # What is wrong with a file is said only when it is not one whose import was interrupted:
+        # What the matter is with a file is said only when it is not one whose import was interrupted:
         # of that one, it is said where it changed.
         self.refusal: SourceError | None = None
         try:
-            self.plan = planned(source, options)
-        except SourceError as wrong:
-            self.refusal = wrong
+            self.plan = planned(request.source, request.options)
+        except SourceError as error:
+            self.refusal = error
 
     # -- the job -----------------------------------------------------------------------------------
 
@@ -109,30 +73,30 @@ class Run:
                 job["id"],
                 self.plan,
                 is_first=not self.has_begun,
-                forgets_pause=not (self.has_begun or self.heeds_pause),
+                forgets_pause=not (self.has_begun or self.request.heeds_pause),
             )
             if not self.has_begun:
                 self.has_begun, self.only = True, claim.import_id
-                self.hooks.begun(claim.import_id)
+                self.hooks.on_claimed(claim.import_id)
             maintenance_s = 0.0
             try:
                 with (
                     self.sessions.cancelling(self.stop),
-                    heeding(self.sessions, conn, claim.import_id, self.stop),
+                    listening(self.sessions, conn, claim.import_id, self.stop),
                 ):
                     maintenance_s = self._work(conn, claim, job)
-            except BaseException as wrong:
-                self._broken_off(conn, claim, wrong)
+            except BaseException as error:
+                self._broken_off(conn, claim, error)
                 raise
             self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
             return self._result(conn, claim.import_id)
 
-    def _broken_off(self, conn: Connection, claim: Claim, wrong: BaseException) -> None:
+    def _broken_off(self, conn: Connection, claim: Claim, error: BaseException) -> None:
         """Writes down how the job was left; a lost connection or claim leaves that to the next."""
         is_stream = isinstance(self.source, StreamSource)
-        if self.stop.is_asked() and isinstance(wrong, StopRequested | psycopg.errors.QueryCanceled):
+        if self.stop.is_asked() and isinstance(error, StopRequested | psycopg.errors.QueryCanceled):
             if self.stop.status == "CANCELLED":
-                finish.give_up(
+                cancel(
                     self.sessions.lane,
                     conn,
                     claim,
@@ -144,27 +108,27 @@ class Run:
             else:
                 self._end(conn, claim, self.stop.status)
             raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
-        if is_loss(wrong) or isinstance(wrong, ClaimLost):
+        if is_loss(error) or isinstance(error, ClaimLost):
             return
-        is_final = is_stream or isinstance(wrong, SourceChanged)
+        is_final = is_stream or isinstance(error, SourceChanged)
         with contextlib.suppress(psycopg.Error, ClaimLost):
-            self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(wrong))
+            self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(error))
 
     def _take_up(self, conn: Connection) -> Row | None:
         """The interrupted import of this file, if there is one; or ours, completed.
 
         We hold the lock, so nobody runs any. Raises ClaimLost when the one to go on with is over.
         """
-        for job in ledger.rows(conn, "open_imports"):
+        for job in ledger.open_jobs(conn):
             if job["file_path"] is None:
                 ledger.abandon(conn, job["id"], "FAILED")
-            elif self.restarts and not self.has_begun:
+            elif self.request.restarts and not self.has_begun:
                 ledger.abandon(conn, job["id"], "CANCELLED")
                 self._note(
                     f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
                 )
             elif self._is_ours(job):
-                self.plan = ledger.restored_plan(job, self.options)
+                self.plan = ledger.restored_plan(job, self.request.options)
                 if not self.has_begun:
                     self.is_resumed = True
                     self._note(f"going on with import {job['id']}, which was interrupted")
@@ -172,7 +136,7 @@ class Run:
             else:
                 if job["status"] == "RUNNING":
                     ledger.abandon(conn, job["id"], "INTERRUPTED")
-                if self.leaves_others or self.only is not None:
+                if self.request.leaves_others or self.only is not None:
                     continue
                 raise Interrupted(
                     f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
@@ -180,10 +144,10 @@ class Run:
         if self.only is None:
             return None
         # It has come to its end: it is not begun anew.
-        for job in ledger.rows(conn, "get_import", import_id=self.only):
-            if job["status"] == "COMPLETED" and self.has_begun:
-                return job
-        raise ClaimLost
+        only = ledger.find(conn, self.only)
+        if only is None or only["status"] != "COMPLETED" or not self.has_begun:
+            raise ClaimLost
+        return only
 
     def _is_ours(self, job: Row) -> bool:
         return job["id"] == self.only if self.only is not None else self._is_of_this_file(job)
@@ -200,14 +164,30 @@ class Run:
     def _begin(self, conn: Connection) -> Row:
         if self.refusal is not None:
             raise self.refusal
-        lanes = lane_count(self.tuning) * passes(conn, self.source, self.plan, self.tuning)
+        lanes = lanes_needed(conn, self._scan())
         with conn.transaction():
-            is_first_load = keys.defer(conn)
+            is_first_load = indexes.drop(conn)
             import_id = ledger.create(
-                conn, self.source, self.plan, self.options, lanes, is_first_load
+                conn, self.source, self.plan, self.request.options, lanes, is_first_load
             )
-            self.hooks.created(conn, import_id)
-        return ledger.rows(conn, "get_import", import_id=import_id)[0]
+            self.hooks.on_created(conn, import_id)
+        return self._job(conn, import_id)
+
+    @staticmethod
+    def _job(conn: Connection, import_id: int) -> Row:
+        job = ledger.find(conn, import_id)
+        assert job is not None
+        return job
+
+    def _scan(self) -> Scan:
+        return Scan(
+            source=self.source,
+            plan=self.plan,
+            tuning=self.request.tuning,
+            sessions=self.sessions,
+            tally=self.tally,
+            stop=self.stop,
+        )
 
     def _end(
         self,
@@ -222,7 +202,7 @@ class Run:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self.hooks.noted(text)
+        self.hooks.on_note(text)
 
     # -- the work ----------------------------------------------------------------------------------
 
@@ -233,22 +213,19 @@ class Run:
         )
         if job["scanned_to"] is None:
             self._verify(conn, claim)
-            if not job["keys_deferred"] and not keys.are_complete(conn):
+            if not job["keys_deferred"] and not indexes.are_complete(conn):
                 self._enter(conn, claim, "indexing")
-                finish.build_keys(self.sessions.lane, claim, self.tally.committed)
+                finish.build_indexes(self.sessions.lane, claim, self.tally.committed)
             self._enter(conn, claim, "scanning")
-            lanes = Lanes(
-                self.source, self.plan, self.tuning, self.sessions, self.tally, self.stop, claim
-            )
-            lanes.scan(conn, parks_changed=job["keys_deferred"])
+            Lanes(self._scan(), claim).run(conn, parks_changed=job["keys_deferred"])
         elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
             self._note(
                 f"the file grew by {size - job['scanned_to']} bytes after it was read to its end:"
                 " import it again"
             )
-        if not keys.are_complete(conn):
+        if not indexes.are_complete(conn):
             self._enter(conn, claim, "indexing")
-            finish.build_keys(self.sessions.lane, claim, self.tally.committed)
+            finish.build_indexes(self.sessions.lane, claim, self.tally.committed)
         self._enter(conn, claim, "merging")
         if not finish.merge_parked(
             self.sessions.lane, claim, self.tally.committed, self.stop.is_asked
@@ -270,23 +247,20 @@ class Run:
         if furthest.tail_hash is None or isinstance(self.source, StreamSource):
             return
         self._enter(conn, claim, "verifying")
-        blocks = [
-            (row["block"], row["hash"])
-            for row in ledger.rows(conn, "blocks", import_id=claim.import_id)
-        ]
+        blocks = ledger.blocks_of(conn, claim.import_id)
         descriptor = self.source.native()
         assert isinstance(descriptor, int)
         try:
             span = verify(descriptor, blocks, furthest.done_to, furthest.tail_hash)
-        except OSError as wrong:
-            raise SourceUnreadable(f"the file cannot be read: {wrong.strerror}") from wrong
+        except OSError as error:
+            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from error
         if span is not None:
             raise SourceChanged(span=span)
 
     # -- the result --------------------------------------------------------------------------------
 
     def _result(self, conn: Connection, import_id: int) -> ImportResult:
-        job = ledger.rows(conn, "get_import", import_id=import_id)[0]
+        job = self._job(conn, import_id)
         self.tally.enter("done")
         return result_of(
             total(ledger.lanes_of(conn, import_id)),
@@ -302,8 +276,8 @@ class Run:
         )
 
 
-def _text(wrong: BaseException) -> str:
+def _text(error: BaseException) -> str:
     """A failure's first line, without what the server quotes of the data."""
-    if isinstance(wrong, psycopg.Error):
-        return wrong.diag.message_primary or type(wrong).__name__
-    return str(wrong)
+    if isinstance(error, psycopg.Error):
+        return error.diag.message_primary or type(error).__name__
+    return str(error)

@@ -5,28 +5,27 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from customer_panel._native import RULES_VERSION, Plan
+from customer_panel.db import query
+from customer_panel.db.connect import Connection
+from customer_panel.db.query import Row
 from customer_panel.errors import ClaimLost, MappingError
 from customer_panel.imports.model import (
     COUNTERS,
     DEFAULT_SOURCE,
+    RUNNER_LOCK,
     Claim,
     Counts,
     Lane,
     Options,
     Phase,
-    Row,
 )
 from customer_panel.imports.sources import Source
 from customer_panel.sql import statement
 from customer_panel.states import Status
 
-Connection = psycopg.Connection[Any]
-LOCK = 0x63705F696D706F72  # "cp_impor"
 # A killed client's backend notices within client_connection_check_interval, half a second.
 DYING_S = 1.5
 
@@ -37,32 +36,29 @@ def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:
     """
     deadline = time.monotonic() + patience_s
     while True:
-        if one(conn, "try_lock", key=LOCK)[0]:
+        if query.only(conn, "try_lock", key=RUNNER_LOCK)[0]:
             return True
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
 
 
-def one(conn: Connection, name: str, /, **parameters: Any) -> Any:
-    """The only row of a statement that always has one."""
-    row = conn.execute(statement(name), parameters).fetchone()
-    if row is None:
-        raise ClaimLost
-    return row
+def open_jobs(conn: Connection) -> list[Row]:
+    """The jobs that can be claimed, newest first."""
+    return query.rows(conn, "open_imports")
 
 
-def rows(conn: Connection, name: str, /, **parameters: Any) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement(name), parameters).fetchall()
+def find(conn: Connection, import_id: int) -> Row | None:
+    """The row of a job."""
+    return next(iter(query.rows(conn, "get_import", import_id=import_id)), None)
 
 
 def create(
     conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool
 ) -> int:
     """A new job and its lanes, in the transaction that the caller has open; its number."""
-    (source_id,) = one(conn, "source_id", name=options.source or DEFAULT_SOURCE)
-    (import_id,) = one(
+    (source_id,) = query.only(conn, "source_id", name=options.source or DEFAULT_SOURCE)
+    (import_id,) = query.only(
         conn,
         "create_import",
         source_id=source_id,
@@ -106,12 +102,26 @@ def claim(
     When it returns, nothing that another runner sent can be committed any more.
     """
     with conn.transaction():
-        asked = {"is_first": is_first, "forgets_pause": forgets_pause}
-        epoch = one(conn, "claim_import", import_id=import_id, **asked)[0]
+        epoch = fenced(
+            conn,
+            "claim_import",
+            import_id=import_id,
+            is_first=is_first,
+            forgets_pause=forgets_pause,
+        )[0]
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
-        job = rows(conn, "get_import", import_id=import_id)[0]
+        job = find(conn, import_id)
+    assert job is not None
     clears = plan.fields if job["options"]["blank"] == "clear" else 0
     return Claim(import_id, epoch, job["source_id"], clears)
+
+
+def hold_claim(conn: Connection, claim: Claim) -> None:
+    """Fences the transaction that is open: nobody else can claim the job before it ends.
+
+    Raises ClaimLost.
+    """
+    fenced(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
 
 
 def restored_plan(job: Row, options: Options) -> Plan:
@@ -119,7 +129,7 @@ def restored_plan(job: Row, options: Options) -> Plan:
 
     Raises MappingError where `options` ask for another one.
     """
-    asked = [
+    differences = [
         (
             options.delimiter is not None and options.delimiter != job["delimiter"],
             "another delimiter",
@@ -136,10 +146,12 @@ def restored_plan(job: Row, options: Options) -> Plan:
         wanted = Plan.from_header(
             _header(job), delimiter=job["delimiter"], overrides=list(options.mapping)
         )
-        asked.append((wanted.mapping != plan.mapping, "other columns"))
+        differences.append((wanted.mapping != plan.mapping, "other columns"))
     if job["rules_version"] != RULES_VERSION:
-        asked.append((True, "other rules of normalisation (another version of Customer Panel)"))
-    for differs, what in asked:
+        differences.append(
+            (True, "other rules of normalisation (another version of Customer Panel)")
+        )
+    for differs, what in differences:
         if differs:
             raise MappingError(
                 f"import {job['id']} was interrupted, and cannot go on with {what}",
@@ -167,10 +179,10 @@ def _header(job: Row) -> bytes:
 
 
 def lanes_of(conn: Connection, import_id: int) -> list[Lane]:
-    return [lane_from(row) for row in rows(conn, "lanes", import_id=import_id)]
+    return [_lane(row) for row in query.rows(conn, "lanes", import_id=import_id)]
 
 
-def lane_from(row: Row) -> Lane:
+def _lane(row: Row) -> Lane:
     counts = Counts(
         **{name: row[name if name == "warnings" else f"rows_{name}"] for name in COUNTERS}
     )
@@ -181,11 +193,16 @@ def lane_from(row: Row) -> Lane:
     return Lane(counts=counts, **kept)
 
 
+def blocks_of(conn: Connection, import_id: int) -> list[tuple[int, int]]:
+    """Number and hash of every block of the file that any lane has passed."""
+    return [(row["block"], row["hash"]) for row in query.rows(conn, "blocks", import_id=import_id)]
+
+
 def put_lanes(conn: Connection, claim: Claim, lanes: list[Lane]) -> None:
     """Divides the job's lanes anew, all or nothing."""
     with conn.transaction():
-        one(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
-        rows(conn, "replace_lanes", import_id=claim.import_id, epoch=claim.epoch)
+        hold_claim(conn, claim)
+        query.rows(conn, "replace_lanes", import_id=claim.import_id, epoch=claim.epoch)
         for lane in lanes:
             counts = {
                 name if name == "warnings" else f"rows_{name}": getattr(lane.counts, name)
@@ -207,7 +224,7 @@ def set_phase(
     scanned_to: int | None = None,
 ) -> None:
     """Raises ClaimLost."""
-    one(
+    fenced(
         conn,
         "set_phase",
         import_id=claim.import_id,
@@ -227,7 +244,7 @@ def end(
     maintenance_s: float = 0,
 ) -> None:
     """Raises ClaimLost."""
-    one(
+    fenced(
         conn,
         "end_import",
         import_id=claim.import_id,
@@ -240,10 +257,23 @@ def end(
 
 
 def abandon(conn: Connection, import_id: int, status: Status) -> None:
-    """Marks a job without runner as interrupted, or gives it up: then what it parked goes, what it
+    """Marks a job without runner as interrupted, or cancels it: then what it parked goes, what it
     wrote stays.
     """
     with conn.transaction():
         conn.execute(statement("abandon_import"), {"import_id": import_id, "status": status})
         if status == "CANCELLED":
-            conn.execute(statement("drop_parked"), {"import_id": import_id})
+            drop_parked(conn, import_id)
+
+
+def drop_parked(conn: Connection, import_id: int) -> None:
+    """Takes away what waited for the end of a file that will not be reached."""
+    conn.execute(statement("drop_parked"), {"import_id": import_id})
+
+
+def fenced(conn: Connection, name: str, /, **parameters: Any) -> Any:
+    """The row of a statement that has one only as long as the claim holds. Raises ClaimLost."""
+    row = query.first(conn, name, **parameters)
+    if row is None:
+        raise ClaimLost
+    return row

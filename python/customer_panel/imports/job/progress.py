@@ -1,14 +1,20 @@
-"""Counts what the lanes have committed and says how far the import is."""
+"""Counts what the lanes have committed, says how far the import is, and sums it up at its end."""
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from customer_panel.imports.model import Counts, Lane, Phase, Progress, total
+from customer_panel._native import Plan
+from customer_panel.imports.model import Counts, ImportResult, Lane, Phase, Progress, total
 
 EVERY_S = 0.2
 
@@ -16,10 +22,12 @@ EVERY_S = 0.2
 class Tally:
     """Sums up commits of all lanes; safe for any thread. Time begins with it."""
 
-    def __init__(self, bytes_total: int | None, told: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self, bytes_total: int | None, on_progress: Callable[[Progress], None] | None
+    ) -> None:
         self._lock = threading.Lock()
-        self._told = told
-        self._began = self._last_told = time.monotonic()
+        self._on_progress = on_progress
+        self._began = self._reported_at = time.monotonic()
         self._counts = Counts()
         self._rows_before: int | None = None
         self._done_to: dict[int, int] = {}
@@ -51,7 +59,7 @@ class Tally:
                 self._done_to[lane] = done_to
                 self._batches += 1
                 self._batch_sec += seconds
-        self.tell()
+        self.report()
 
     def has_moved(self) -> bool:
         """Whether anything was committed since this was last asked."""
@@ -61,18 +69,18 @@ class Tally:
 
     def enter(self, phase: Phase) -> None:
         self.phase = phase
-        self.tell(is_due=True)
+        self.report(is_urgent=True)
 
-    def tell(self, *, is_due: bool = False) -> None:
-        """Tells the caller, not more often than every 0.2 s unless `is_due`."""
-        if self._told is None:
+    def report(self, *, is_urgent: bool = False) -> None:
+        """Calls `on_progress`, not more often than every 0.2 s unless `is_urgent`."""
+        if self._on_progress is None:
             return
         with self._lock:
             now = time.monotonic()
-            if not is_due and now - self._last_told < EVERY_S:
+            if not is_urgent and now - self._reported_at < EVERY_S:
                 return
-            self._last_told = now
-        self._told(self.snapshot())
+            self._reported_at = now
+        self._on_progress(self.snapshot())
 
     @property
     def elapsed_s(self) -> float:
@@ -106,3 +114,34 @@ class Tally:
             batches=batches,
             batch_sec=batch_sec,
         )
+
+
+def result_of(counts: Counts, plan: Plan, *, elapsed_sec: float, **others: Any) -> ImportResult:
+    """`others` are the fields of ImportResult that neither counts, plan nor this process tell."""
+    return ImportResult(
+        rows_processed=counts.processed,
+        rows_inserted=counts.inserted,
+        rows_updated=counts.updated,
+        rows_unchanged=counts.unchanged,
+        rows_protected=counts.protected,
+        rows_duplicate=counts.duplicate,
+        rows_skipped=counts.skipped,
+        warnings=counts.warnings,
+        elapsed_sec=elapsed_sec,
+        rate_rows_per_sec=counts.processed / elapsed_sec if elapsed_sec else 0.0,
+        peak_rss_bytes=peak_rss_bytes(),
+        mapping=tuple(plan.mapping),
+        unmapped=tuple(plan.unmapped),
+        **others,
+    )
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process has had. Linux counts in KiB, macOS in bytes."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Unlike getrusage, this leaves out what the process that started us had: a fat parent's
+        # memory counts as the child's until it calls exec.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Hears what others ask of a running import: to pause, or to be given up.
+"""Listens to what others ask of a running import: to pause, or to be cancelled.
 
 Whoever asks writes it on the job and notifies; so it reaches every runner, in whichever process,
 and outlives one that dies before it could obey.
@@ -9,36 +9,35 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 
+from customer_panel.db import query
+from customer_panel.db.connect import Connection
 from customer_panel.errors import CustomerPanelError
-from customer_panel.imports.job import ledger
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.stop import Stop
 
-Connection = psycopg.Connection[Any]
 LOOK_S = 1.0  # a notification may get lost with the server; the request is on the job
 JOIN_S = 2.0  # for the answer to the last look
 
 
 @contextlib.contextmanager
-def heeding(sessions: Sessions, conn: Connection, import_id: int, stop: Stop) -> Iterator[None]:
+def listening(sessions: Sessions, conn: Connection, import_id: int, stop: Stop) -> Iterator[None]:
     """While it is entered, a request for the import asks `stop` at once; `conn` is the job's session."""
     is_over = threading.Event()
 
-    def heed() -> None:
-        # A session that is lost here is lost to the import too, and told there.
-        with contextlib.suppress(psycopg.Error, CustomerPanelError), sessions.listener() as ears:
-            ears.execute(b"LISTEN customer_panel_requests")
+    def listen() -> None:
+        # A session that is lost here is lost to the import too, and reported there.
+        with contextlib.suppress(psycopg.Error, CustomerPanelError), sessions.listener() as own:
+            own.execute(b"LISTEN customer_panel_requests")
             while not is_over.is_set():
-                for found in ledger.rows(ears, "requested", import_id=import_id):
-                    stop.ask(found["requested"])
-                for _ in ears.notifies(timeout=LOOK_S, stop_after=1):
+                for row in query.rows(own, "requested", import_id=import_id):
+                    stop.ask(row["requested"])
+                for _ in own.notifies(timeout=LOOK_S, stop_after=1):
                     pass
 
-    thread = threading.Thread(target=heed, name="cp-requests", daemon=True)
+    thread = threading.Thread(target=listen, name="cp-requests", daemon=True)
     thread.start()
     try:
         yield

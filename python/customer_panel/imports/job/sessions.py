@@ -1,6 +1,4 @@
-"""The connections of an import: how their sessions are set up, and how a lost one is told from any
-other failure.
-"""
+"""The connections of an import: how their sessions are set up, and how their work is cancelled."""
 
 from __future__ import annotations
 
@@ -9,16 +7,13 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 
-from customer_panel.db.connect import connect
-from customer_panel.errors import DatabaseUnreachable
+from customer_panel.db.connect import Connection, connect
 from customer_panel.imports.stop import Stop
 
-Connection = psycopg.Connection[Any]
-# Lost connections are this package's to tell; the driver's warnings go where the application sends
+# This package reports lost connections itself; the driver's warnings go where the application sends
 # its log, and to no terminal if it keeps none.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 # A lane's rows and its checkpoint are lost together or not at all, so a commit need not wait for
@@ -97,14 +92,3 @@ class Sessions:
         with contextlib.suppress(psycopg.errors.InvalidParameterValue):
             conn.execute(NOTICE)
         return conn
-
-
-def is_loss(wrong: BaseException) -> bool:
-    """Whether the server or the connection went away, which waiting can cure."""
-    if isinstance(wrong, DatabaseUnreachable):
-        return True
-    if isinstance(wrong, psycopg.InterfaceError):
-        return True
-    return isinstance(wrong, psycopg.OperationalError) and (
-        wrong.sqlstate is None or wrong.sqlstate.startswith(("08", "57P"))
-    )

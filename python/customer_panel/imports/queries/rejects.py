@@ -1,46 +1,73 @@
-"""What an import set aside, read back: as records of a CSV file, or the first of them."""
+"""What imports set aside, read back as records of a CSV file: page by page, or all of it.
+
+Async, for the API; the command line runs it in an event loop of its own.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import psycopg
-
 from customer_panel.customer import BY_NAME
+from customer_panel.db.connect import AsyncConnection
+from customer_panel.db.query import first_async
 from customer_panel.sql import statement
 
-Connection = psycopg.Connection[Any]
-PORTION = 500  # rejects are held with their raw bytes, up to 64 KiB each
+PORTION = 200  # rejects are held with their raw bytes, up to 64 KiB each
+START = -1  # before the first byte of the file
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 COLUMNS = (
     *("line", "byte_from", "byte_to", "severity", "code", "field", "message"),
     *("raw", "raw_base64"),
 )
+Record = tuple[Any, ...]  # as COLUMNS
 
 
-def records(conn: Connection, import_id: int) -> Iterator[tuple[Any, ...]]:
-    """All rejects and warnings of an import as COLUMNS, in file order, read piece by piece.
+async def page(
+    conn: AsyncConnection, import_id: int, limit: int, offset: int = 0
+) -> tuple[list[Record], int]:
+    """Rejects and warnings of an import in file order, and how many there are."""
+    rows = await _rows(conn, import_id, START, limit, offset)
+    total = await first_async(conn, "count_rejects", import_id=import_id)
+    return [record(row) for row in rows], int(total[0])
+
+
+async def every(
+    connection: Callable[[], AbstractAsyncContextManager[AsyncConnection]], import_id: int
+) -> AsyncIterator[list[Record]]:
+    """All that an import set aside, in file order, portion by portion.
+
+    A portion is a query: who takes them slowly keeps neither a connection nor a snapshot.
+    """
+    after = START
+    while True:
+        async with connection() as conn:
+            rows = await _rows(conn, import_id, after, PORTION)
+        if rows:
+            after = rows[-1][1]
+            yield [record(row) for row in rows]
+        if len(rows) < PORTION:
+            return
+
+
+async def _rows(
+    conn: AsyncConnection, import_id: int, after: int, limit: int, offset: int = 0
+) -> list[Any]:
+    cursor = await conn.execute(
+        statement("page_rejects"),
+        {"import_id": import_id, "after": after, "limit": limit, "offset": offset},
+    )
+    return await cursor.fetchall()
+
+
+def record(row: Any) -> Record:
+    """A row of the statement `page_rejects` as COLUMNS.
 
     `raw` is the record as text, without its line end. Where it holds NUL or bytes that are not
     UTF-8, those are replaced there and `raw_base64` has the bytes as they were.
     """
-    with conn.transaction(), conn.cursor("rejects") as cursor:
-        cursor.itersize = PORTION
-        cursor.execute(statement("rejects"), {"import_id": import_id, "limit": None})
-        for row in cursor:
-            yield record(row)
-
-
-def first(conn: Connection, import_id: int, count: int) -> list[dict[str, Any]]:
-    """The first `count` of them, as objects."""
-    found = conn.execute(statement("rejects"), {"import_id": import_id, "limit": count})
-    return [dict(zip(COLUMNS, record(row), strict=True)) for row in found]
-
-
-def record(row: Any) -> tuple[Any, ...]:
-    """A row of the statement `rejects` as COLUMNS."""
     *place, field, message, raw = row
     shown = BY_NAME[field].camel if field in BY_NAME else field
     return (*place, shown, message, *_readable(raw))

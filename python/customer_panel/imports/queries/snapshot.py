@@ -1,4 +1,4 @@
-"""How imports stand, for those who watch: read from the database, so it is the same in every process
+"""The state of imports, for those who watch: read from the database, so it is the same in every process
 and after every restart.
 
 Async, unlike its neighbours: the API reads here, runs write elsewhere.
@@ -15,15 +15,14 @@ import msgspec
 from psycopg.rows import dict_row
 
 from customer_panel.db.pool import Pool, connection
-from customer_panel.imports.job.ledger import LOCK
-from customer_panel.imports.model import COUNTERS, Counts, Phase, Row
+from customer_panel.db.query import Row
+from customer_panel.imports.model import COUNTERS, RUNNER_LOCK, Counts, Phase
 from customer_panel.sql import statement
 from customer_panel.states import Status
 
 DYING_S = 5.0  # a runner that lost its connection holds the lock again within two
-NOT_DONE = (
-    99.9  # per cent, at most, of a job that is not completed: what comes behind the last byte
-)
+# Per cent, at most, of a job that is not completed: work is left after the last byte.
+NOT_DONE = 99.9
 # The time a job took is written a moment before it can be seen. A clock that is late by that moment
 # does not go back then.
 COMMIT_MS = 50
@@ -31,8 +30,8 @@ MOST_ENDED = 100  # ended imports in one reading
 NEVER = (1 << 63) - 1  # no import ends after this one
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """How one import stands: only what is committed counts."""
+class ImportSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one import: only what is committed counts."""
 
     job_id: int
     status: Status
@@ -44,6 +43,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     bytes_total: int | None
     rate_rows_per_sec: float
     elapsed_sec: float
+    maintenance_sec: float
     eta_sec: float | None
     started_at: datetime
     updated_at: datetime
@@ -71,13 +71,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What one look at the database found."""
 
-    shown: Standing | None  # the running import, else the one that changed last
-    ended: list[Standing]  # in the order in which they ended
+    shown: ImportSnapshot | None  # the running import, else the one that changed last
+    ended: list[ImportSnapshot]  # in the order in which they ended
     highest_end: int
 
 
 class Watch:
-    """Reads how imports stand, and remembers since when a runner has been missing."""
+    """Reads the state of imports, and remembers since when a runner has been missing."""
 
     def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
@@ -95,19 +95,19 @@ class Watch:
 
         Raises psycopg.Error, PoolTimeout included.
         """
-        parameters = {"since": since, "most": MOST_ENDED, "recent": recent, "key": LOCK}
+        parameters = {"since": since, "most": MOST_ENDED, "recent": recent, "key": RUNNER_LOCK}
         async with connection(self._pool) as conn:
             cursor = conn.cursor(row_factory=dict_row)
             await cursor.execute(statement("snapshot"), parameters)
             rows = await cursor.fetchall()
-        shown: Standing | None = None
-        ended: list[Standing] = []
+        shown: ImportSnapshot | None = None
+        ended: list[ImportSnapshot] = []
         for row in rows:
-            standing = standing_of(row, self._is_running(row))
+            snapshot = snapshot_of(row, self._is_running(row))
             if row["is_chosen"]:
-                shown = standing
-            if (standing.end_number or 0) > since:
-                ended.append(standing)
+                shown = snapshot
+            if (snapshot.end_number or 0) > since:
+                ended.append(snapshot)
         highest = rows[0]["highest_end"] if rows else None
         return Reading(shown=shown, ended=ended, highest_end=highest or 0)
 
@@ -123,8 +123,8 @@ class Watch:
         return self._clock() - self._missing[1] < DYING_S
 
 
-def standing_of(row: Row, is_running: bool) -> Standing:
-    """The figures of a row of the statement `snapshot`."""
+def snapshot_of(row: Row, is_running: bool) -> ImportSnapshot:
+    """The figures of a row with the columns of the fragment `import_figures`."""
     status: Status = row["status"]
     ran_ms = late_ms = 0
     if is_running:
@@ -136,7 +136,7 @@ def standing_of(row: Row, is_running: bool) -> Standing:
         ran_ms = row["committed_ms"]
     elapsed = (row["elapsed_ms"] + max(ran_ms, 0)) / 1000
     counts = Counts(**{name: row[name] for name in COUNTERS})
-    return Standing(
+    return ImportSnapshot(
         job_id=row["id"],
         status=status,
         phase=row["phase"],
@@ -147,6 +147,7 @@ def standing_of(row: Row, is_running: bool) -> Standing:
         bytes_total=row["file_size"],
         rate_rows_per_sec=round(counts.processed / elapsed, 1) if elapsed else 0.0,
         elapsed_sec=(row["elapsed_ms"] + max(ran_ms - late_ms, 0)) / 1000,
+        maintenance_sec=row["maintenance_ms"] / 1000,
         eta_sec=eta_sec(row, status, elapsed),
         started_at=row["started_at"],
         updated_at=row["updated_at"],

@@ -8,27 +8,29 @@ from typing import NamedTuple
 FIRST_S, LONGEST_S = 1.0, 60.0  # a disk that is full, say, is not emptied by haste
 
 
-class Rest(NamedTuple):
+class Delay(NamedTuple):
     until: float
     seconds: float
 
 
-class Rests:
-    """The rests of all imports that wait."""
+class Backoff:
+    """The delays of all imports that wait."""
 
     def __init__(self) -> None:
-        self._rests: dict[int, Rest] = {}
+        self._delays: dict[int, Delay] = {}
 
-    def is_over(self, import_id: int) -> bool:
-        rest = self._rests.get(import_id)
-        return rest is None or time.monotonic() >= rest.until
+    def is_due(self, import_id: int) -> bool:
+        delay = self._delays.get(import_id)
+        return delay is None or time.monotonic() >= delay.until
 
-    def begin(self, import_id: int, attempted_s: float = 0.0) -> None:
+    def failed(self, import_id: int, attempted_s: float = 0.0) -> None:
         """Twice as long as the one before, unless the attempt that failed went well for long."""
-        before = None if attempted_s > LONGEST_S else self._rests.get(import_id)
+        before = None if attempted_s > LONGEST_S else self._delays.get(import_id)
         seconds = FIRST_S if before is None else min(before.seconds * 2, LONGEST_S)
-        self._rests[import_id] = Rest(time.monotonic() + seconds, seconds)
+        self._delays[import_id] = Delay(time.monotonic() + seconds, seconds)
 
-    def keep(self, import_ids: set[int]) -> None:
+    def retain(self, import_ids: set[int]) -> None:
         """Forgets all others."""
-        self._rests = {one: rest for one, rest in self._rests.items() if one in import_ids}
+        self._delays = {
+            import_id: delay for import_id, delay in self._delays.items() if import_id in import_ids
+        }

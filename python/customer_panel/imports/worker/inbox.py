@@ -1,43 +1,105 @@
-"""How a thread that waits for a session's notifications is woken by other threads too."""
+"""What reaches an idle worker: submissions, wake-ups, and the notifications of its session."""
 
 from __future__ import annotations
 
 import contextlib
 import selectors
 import socket
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
 
+import msgspec
 import psycopg
 
-Connection = psycopg.Connection[Any]
+from customer_panel.db.connect import Connection, connect
+from customer_panel.db.migrate import migrate
+from customer_panel.errors import CustomerPanelError
+from customer_panel.imports.engine.request import ImportRequest
+from customer_panel.imports.model import Tuning
+from customer_panel.imports.sources import FileSource
+
+Created = Callable[[Connection, int], None]
 
 
-class Bell:
-    """Rung from any thread, and from a signal handler; heard by one."""
+class Submission(msgspec.Struct, kw_only=True):
+    """An import that somebody waits to see begin: `future` is its number."""
+
+    path: str
+    resumes: int | None
+    tuning: Tuning
+    progress_every_ms: int | None
+    on_created: Created
+    future: Future[int]
+
+    def request(self, source: FileSource) -> ImportRequest:
+        return ImportRequest(
+            source=source, tuning=self.tuning, leaves_others=True, resumes=self.resumes
+        )
+
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits; who has gone was told nothing, so there is no import."""
+        return self.future.set_running_or_notify_cancel()
+
+    def reject(self, error: CustomerPanelError) -> None:
+        """Tells who waits that it will not be begun."""
+        if self.is_wanted():
+            self.future.set_exception(error)
+
+
+class Waker:
+    """Woken from any thread, and from a signal handler; one thread waits."""
 
     def __init__(self) -> None:
-        self._ear, self._button = socket.socketpair()
-        self._ear.setblocking(False)
-        self._button.setblocking(False)
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
 
-    def ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it rings already
-            self._button.send(b"\0")
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is awake already
+            self._sender.send(b"\0")
 
     def wait(self, seconds: float, conn: Connection | None) -> None:
-        """Until the time is over, the bell rings or `conn` is notified.
+        """Until the time is over, `wake` is called or `conn` is notified.
 
         Raises psycopg.OperationalError when `conn` is lost.
         """
         # Not select: a server may have more than a thousand descriptors.
         with selectors.DefaultSelector() as selector:
-            selector.register(self._ear, selectors.EVENT_READ)
+            selector.register(self._receiver, selectors.EVENT_READ)
             if conn is not None:
                 selector.register(conn.fileno(), selectors.EVENT_READ)
             selector.select(seconds)
         with contextlib.suppress(BlockingIOError):
-            while self._ear.recv(64):
+            while self._receiver.recv(64):
                 pass
         if conn is not None:
             for _ in conn.notifies(timeout=0):
                 pass
+
+
+class Session:
+    """The session that an idle worker looks with: opened when it is needed, and notified."""
+
+    def __init__(self, dsn: str, *, has_schema: bool) -> None:
+        self.dsn = dsn
+        self.has_schema = has_schema  # the schema is known to be up to date
+        self.conn: Connection | None = None
+
+    def open(self) -> Connection:
+        """Raises DatabaseError."""
+        self.migrate()
+        if self.conn is None:
+            self.conn = connect(self.dsn, part="import worker", autocommit=True)
+            self.conn.execute(b"LISTEN customer_panel_requests")
+        return self.conn
+
+    def migrate(self) -> None:
+        if not self.has_schema:
+            migrate(self.dsn)
+            self.has_schema = True
+
+    def close(self) -> None:
+        conn, self.conn = self.conn, None
+        if conn is not None:
+            with contextlib.suppress(psycopg.Error):
+                conn.close()

@@ -12,37 +12,33 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 import msgspec
 import psycopg
 
-from customer_panel.db.connect import connect
-from customer_panel.db.migrate import migrate
+from customer_panel.db import query
+from customer_panel.db.connect import is_loss
+from customer_panel.db.query import Row
 from customer_panel.errors import (
     AlreadyRunning,
     ClaimLost,
     CustomerPanelError,
     SourceError,
     Stopped,
-    described,
 )
-from customer_panel.imports.engine.cancel import give_up
+from customer_panel.imports.engine.cancel import cancel_idle, mark_dead
+from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.supervisor import run_import
-from customer_panel.imports.job import ledger
-from customer_panel.imports.job.sessions import Sessions, is_loss
-from customer_panel.imports.model import Options, Progress, Row, Tuning
+from customer_panel.imports.job.sessions import Sessions
+from customer_panel.imports.model import RUNNER_LOCK, Progress, Tuning
 from customer_panel.imports.roots import open_beneath
-from customer_panel.imports.sources import FileSource
 from customer_panel.imports.stop import Stop
-from customer_panel.imports.worker.backoff import Rests
-from customer_panel.imports.worker.inbox import Bell
-from customer_panel.imports.worker.orders import Created, Order
+from customer_panel.imports.worker.backoff import Backoff
+from customer_panel.imports.worker.inbox import Created, Session, Submission, Waker
+from customer_panel.redaction import log_text
 from customer_panel.settings import Settings
 from customer_panel.sql import statement
-from customer_panel.states import Status
 
-Connection = psycopg.Connection[Any]
 LOOK_S = 1.0  # an interrupted import goes on within two seconds
 FIRST_AWAY_S = 0.1  # a database that restarts is back in less than a second, most often
 LONGEST_AWAY_S = 60.0  # for what waiting does not cure: a schema that is too new, say
@@ -55,9 +51,9 @@ class Worker:
     """One thread, from `start` to `join`. All other methods may be called from any thread.
 
     While it is idle it takes up what was interrupted, by itself: at once, every second, and when
-    it is notified. Paused imports, those of files that it may not open, and those behind which a
+    it is notified. Paused imports, those of files that it may not open, and those after which a
     newer one of their feed has begun are left alone. Nothing that happens to an import ends the
-    thread: the import is INTERRUPTED then, and tried again after a rest.
+    thread: the import is INTERRUPTED then, and tried again after a delay.
     """
 
     def __init__(
@@ -65,30 +61,35 @@ class Worker:
         dsn: str,
         settings: Settings,
         *,
-        told: Callable[[Progress], None] = lambda _: None,
+        has_schema: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _: None,
         revive: Callable[[], None] = lambda: None,
     ) -> None:
-        """`told` hears of every import's progress; `revive` brings back a server that is ours."""
+        """`on_progress` hears of every import's; `revive` brings back a server that is ours."""
         self.dsn = dsn
         self.roots = settings.roots()
         self.tuning = Tuning(batch_rows=settings.batch_rows, memory_bytes=settings.memory)
-        self.has_schema = False  # the schema is known to be up to date
         self.running: int | None = None  # the import that is run, once it is claimed
-        self.progress: Progress | None = None  # what was told last
-        self._app_told = told
+        self.progress: Progress | None = None  # the latest
+        self._on_progress = on_progress
         self._revive = revive
         self._lock = threading.Lock()
-        self._order: Order | None = None
+        self._submission: Submission | None = None
         self._stop = Stop()
         self._is_leaving = False
-        self._conn: Connection | None = None
-        self._rests = Rests()
-        self._shut: set[int] = set()  # imports whose file cannot be opened, and that was said
+        self._session = Session(dsn, has_schema=has_schema)
+        self._backoff = Backoff()
+        self._unopened: set[int] = set()  # imports whose file cannot be opened, as was logged
         self._is_away, self._away_s = False, 0.0
-        self._bell = Bell()
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._work, name="cp-worker", daemon=True)
 
     # -- for other threads -------------------------------------------------------------------------
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether the schema is known to be up to date."""
+        return self._session.has_schema
 
     def start(self) -> None:
         self._thread.start()
@@ -103,45 +104,45 @@ class Worker:
         resumes: int | None = None,
         batch_rows: int | None = None,
         progress_every_ms: int | None = None,
-        created: Created = lambda _, __: None,
+        on_created: Created = lambda _, __: None,
     ) -> Future[int]:
         """Imports `path`, or goes on with the import `resumes` of it: its number as soon as it is
         claimed.
 
-        `created` writes into the transaction that makes a new import. Raises AlreadyRunning at
+        `on_created` writes into the transaction that makes a new import. Raises AlreadyRunning at
         once while one runs or waits to; the future raises what came before the claim, SourceError
-        most often. What comes behind it is told by the import's state.
+        most often. What comes after it stands in the import's state.
         """
         rows = max(batch_rows or 0, self.tuning.batch_rows)
-        order = Order(
+        submission = Submission(
             path=path,
             resumes=resumes,
             tuning=msgspec.structs.replace(self.tuning, batch_rows=rows),
             progress_every_ms=progress_every_ms,
-            created=created,
+            on_created=on_created,
             future=Future(),
         )
         with self._lock:
             if self._is_leaving or not self.is_alive():
                 raise Stopped(LEAVING)
-            if self.running is not None or self._order is not None:
+            if self.running is not None or self._submission is not None:
                 raise AlreadyRunning
-            self._order = order
+            self._submission = submission
         self.wake()
-        return order.future
+        return submission.future
 
     def wake(self) -> None:
         """Makes it look now."""
-        self._bell.ring()
+        self._waker.wake()
 
     def ask_stop(self) -> None:
         """Interrupts what runs, at the next batch border, and ends the thread."""
         with self._lock:
             self._is_leaving = True
-            order, self._order = self._order, None
+            submission, self._submission = self._submission, None
             stop = self._stop
-        if order is not None:
-            order.refuse(Stopped(LEAVING))
+        if submission is not None:
+            submission.reject(Stopped(LEAVING))
         stop.ask("INTERRUPTED")
         self.wake()
 
@@ -157,146 +158,115 @@ class Worker:
         wait_s = 0.0
         while True:
             try:
-                self._bell.wait(wait_s, self._conn)
+                self._waker.wait(wait_s, self._session.conn)
                 if self._is_leaving:
                     break
                 if self._is_away:
                     with contextlib.suppress(CustomerPanelError):
                         self._revive()
-                order = self._taken()
-                wait_s = self._look() if order is None else self._serve(order)
+                submission = self._next_submission()
+                wait_s = self._look() if submission is None else self._serve(submission)
                 if self._is_away:
                     logger.info("the database is back")
                 self._is_away, self._away_s = False, 0.0
-            except Exception as wrong:  # the thread outlives all of it, and says what it was
-                wait_s = self._put_off(wrong)
-        self._leave()
+            except Exception as error:  # the thread outlives all of it, and logs what it was
+                wait_s = self._put_off(error)
+        self._session.close()
 
-    def _taken(self) -> Order | None:
+    def _next_submission(self) -> Submission | None:
         with self._lock:
-            order, self._order = self._order, None
-        return order if order is not None and order.is_wanted() else None
+            submission, self._submission = self._submission, None
+        return submission if submission is not None and submission.is_wanted() else None
 
-    def _put_off(self, wrong: Exception) -> float:
+    def _put_off(self, error: Exception) -> float:
         """After a failure that is no import's: seconds until the next look."""
-        self._leave()
-        longest = LOOK_S if is_loss(wrong) else LONGEST_AWAY_S
+        self._session.close()
+        longest = LOOK_S if is_loss(error) else LONGEST_AWAY_S
         self._away_s = min(self._away_s * 2 or FIRST_AWAY_S, longest)
-        if not is_loss(wrong):
-            logger.error("looking for imports failed: %s", _told_of(wrong))
+        if not is_loss(error):
+            logger.error("looking for imports failed: %s", log_text(error))
         elif not self._is_away:
             self._is_away = True
             logger.warning("the database is away; waiting for it")
         return self._away_s
 
-    def _leave(self) -> None:
-        """Gives the idle session back."""
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            with contextlib.suppress(psycopg.Error):
-                conn.close()
-
-    def _session(self) -> Connection:
-        """The session to look with, which is notified."""
-        self._migrate()
-        if self._conn is None:
-            self._conn = connect(self.dsn, part="import worker", autocommit=True)
-            self._conn.execute(b"LISTEN customer_panel_requests")
-        return self._conn
-
-    def _migrate(self) -> None:
-        if not self.has_schema:
-            migrate(self.dsn)
-            self.has_schema = True
-
     # -- what waits --------------------------------------------------------------------------------
 
     def _look(self) -> float:
         """Takes up the first import that waits and can be; seconds until the next look."""
-        waiting = ledger.rows(self._session(), "waiting_imports", key=ledger.LOCK)
+        waiting = query.rows(self._session.open(), "waiting_imports", key=RUNNER_LOCK)
         numbers = {job["id"] for job in waiting}
-        self._rests.keep(numbers)
-        self._shut &= numbers
+        self._backoff.retain(numbers)
+        self._unopened &= numbers
         for job in waiting:
-            if self._rests.is_over(job["id"]) and self._taken_up(job):
+            if self._backoff.is_due(job["id"]) and self._take_up(job):
                 return 0.0
         return LOOK_S
 
-    def _taken_up(self, job: Row) -> bool:
+    def _take_up(self, job: Row) -> bool:
         """Whether the import could be taken up, however that went."""
+        import_id = job["id"]
         if job["requested"] == "CANCELLED":
-            self._attempt(job["id"], lambda stop: self._give_up(job["id"], stop))
+            self._attempt(import_id, lambda stop: self._cancel(import_id, stop))
             return True
         if job["is_newest"] and job["file_path"] is not None:
             try:
                 source = open_beneath(self.roots, job["file_path"])
-            except SourceError as wrong:
-                if job["id"] not in self._shut:
-                    self._shut.add(job["id"])
-                    logger.warning("import %d waits for its file: %s", job["id"], wrong.message)
+            except SourceError as error:
+                if import_id not in self._unopened:
+                    self._unopened.add(import_id)
+                    logger.warning("import %d waits for its file: %s", import_id, error.message)
             else:
+                request = ImportRequest(
+                    source=source,
+                    tuning=self.tuning,
+                    leaves_others=True,
+                    resumes=import_id,
+                    heeds_pause=True,
+                )
                 with contextlib.closing(source):
-                    self._attempt(
-                        job["id"],
-                        lambda stop: self._run(
-                            source,
-                            stop,
-                            self.tuning,
-                            self._begun,
-                            resumes=job["id"],
-                            heeds_pause=True,
-                        ),
-                    )
+                    self._attempt(import_id, lambda stop: self._run(request, stop))
                 return True
         if job["status"] == "RUNNING":
             # Of a stream nothing can be read again.
-            self._mark(job["id"], "FAILED" if job["file_path"] is None else "INTERRUPTED")
+            mark_dead(self.dsn, import_id, "FAILED" if job["file_path"] is None else "INTERRUPTED")
         return False
 
-    def _mark(self, import_id: int, status: Status) -> None:
-        """An import that says RUNNING and is not; unless somebody takes it up just now."""
-        with Sessions(self.dsn).job() as conn:
-            if not ledger.try_lock(conn, patience_s=0):
-                return
-            for job in ledger.rows(conn, "get_import", import_id=import_id):
-                if job["status"] == "RUNNING":
-                    ledger.abandon(conn, import_id, status)
-
-    def _give_up(self, import_id: int, stop: Stop) -> None:
-        if give_up(self.dsn, import_id, stop, self._begun):
+    def _cancel(self, import_id: int, stop: Stop) -> None:
+        if cancel_idle(self.dsn, import_id, stop, self._on_claimed):
             logger.info("import %d was given up", import_id)
 
-    # -- what was asked for ------------------------------------------------------------------------
+    # -- what was submitted ------------------------------------------------------------------------
 
-    def _serve(self, order: Order) -> float:
+    def _serve(self, submission: Submission) -> float:
         """Runs an import that somebody waits for, who hears of all that comes before its claim."""
         claimed: list[int] = []
 
-        def begun(import_id: int) -> None:
-            self._begun(import_id)
+        def on_claimed(import_id: int) -> None:
+            self._on_claimed(import_id)
             claimed.append(import_id)
-            if order.progress_every_ms is not None:
-                self._note_progress_every(import_id, order.progress_every_ms)
-            order.future.set_result(import_id)
+            if submission.progress_every_ms is not None:
+                self._set_progress_every(import_id, submission.progress_every_ms)
+            submission.future.set_result(import_id)
 
         try:
-            with contextlib.closing(open_beneath(self.roots, order.path)) as source:
-                self._migrate()
-                stop = self._entered()
-                self._run(source, stop, order.tuning, begun, order.resumes, order.created)
-        except Exception as wrong:
+            with contextlib.closing(open_beneath(self.roots, submission.path)) as source:
+                self._session.migrate()
+                request = submission.request(source)
+                self._run(request, self._new_stop(), on_claimed, submission.on_created)
+        except Exception as error:
             if not claimed:
-                order.future.set_exception(wrong)
-                if is_loss(wrong):
+                submission.future.set_exception(error)
+                if is_loss(error):
                     raise
             else:
-                self._failed(claimed[0], wrong)
+                self._failed(claimed[0], error)
         finally:
-            self._exited()
+            self._not_running()
         return 0.0
 
-    def _note_progress_every(self, import_id: int, progress_every_ms: int) -> None:
-        # A nicety: if the connection is lost here, so is the import's, and told there.
+    def _set_progress_every(self, import_id: int, progress_every_ms: int) -> None:
+        # A nicety: if the connection is lost here, so is the import's, and reported there.
         with (
             contextlib.suppress(psycopg.Error, CustomerPanelError),
             Sessions(self.dsn).job() as conn,
@@ -310,31 +280,21 @@ class Worker:
 
     def _run(
         self,
-        source: FileSource,
+        request: ImportRequest,
         stop: Stop,
-        tuning: Tuning,
-        begun: Callable[[int], None],
-        resumes: int | None = None,
-        created: Created = lambda _, __: None,
-        heeds_pause: bool = False,
+        on_claimed: Callable[[int], None] | None = None,
+        on_created: Created = lambda _, __: None,
     ) -> None:
         # Notifications would pile up in a session that nobody reads.
-        self._leave()
+        self._session.close()
+        hooks = Hooks(
+            on_progress=self._report,
+            on_note=logger.info,
+            on_claimed=on_claimed or self._on_claimed,
+            on_created=on_created,
+        )
         result = run_import(
-            source,
-            self.dsn,
-            Options(),
-            tuning,
-            told=self._told,
-            stop=stop,
-            revive=self._revive,
-            noted=logger.info,
-            begun=begun,
-            created=created,
-            patience_s=None,
-            leaves_others=True,
-            resumes=resumes,
-            heeds_pause=heeds_pause,
+            request, self.dsn, hooks, stop=stop, revive=self._revive, patience_s=None
         )
         logger.info(
             "import %s is completed: %d rows, %d of them new",
@@ -342,18 +302,18 @@ class Worker:
         )
 
     def _attempt(self, import_id: int, attempt: Callable[[Stop], None]) -> None:
-        """Takes up an import that waits; what goes wrong makes it rest."""
+        """Takes up an import that waits; after a failure it waits longer."""
         began = time.monotonic()
         try:
-            attempt(self._entered())
-        except Exception as wrong:
-            if is_loss(wrong) and self.running is None:
+            attempt(self._new_stop())
+        except Exception as error:
+            if is_loss(error) and self.running is None:
                 raise
-            self._failed(import_id, wrong, time.monotonic() - began)
+            self._failed(import_id, error, time.monotonic() - began)
         finally:
-            self._exited()
+            self._not_running()
 
-    def _entered(self) -> Stop:
+    def _new_stop(self) -> Stop:
         """Raises Stopped when the server shuts down."""
         with self._lock:
             if self._is_leaving:
@@ -361,36 +321,29 @@ class Worker:
             self._stop = Stop()
             return self._stop
 
-    def _exited(self) -> None:
+    def _on_claimed(self, import_id: int) -> None:
+        with self._lock:
+            self.running = import_id
+            submission, self._submission = self._submission, None
+        if submission is not None:
+            # It came while this import was being taken up.
+            submission.reject(AlreadyRunning())
+        logger.info("import %d is running", import_id)
+
+    def _not_running(self) -> None:
         with self._lock:
             self.running = None
 
-    def _begun(self, import_id: int) -> None:
-        with self._lock:
-            self.running = import_id
-            order, self._order = self._order, None
-        if order is not None:
-            # It came while this import was being taken up.
-            order.refuse(AlreadyRunning())
-        logger.info("import %d is running", import_id)
-
-    def _told(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         self.progress = progress
-        self._app_told(progress)
+        self._on_progress(progress)
 
-    def _failed(self, import_id: int, wrong: Exception, attempted_s: float = 0.0) -> None:
-        """Says why a run ended, and lets its import rest; another server may have been faster."""
-        if isinstance(wrong, Stopped | AlreadyRunning | ClaimLost):
-            logger.info("import %d: %s", import_id, wrong.message)
+    def _failed(self, import_id: int, error: Exception, attempted_s: float = 0.0) -> None:
+        """Logs why a run ended, and puts its import off; another server may have been faster."""
+        if isinstance(error, Stopped | AlreadyRunning | ClaimLost):
+            logger.info("import %d: %s", import_id, error.message)
             return
-        self._rests.begin(import_id, attempted_s)
-        logger.error("import %d failed: %s", import_id, _told_of(wrong))
+        self._backoff.failed(import_id, attempted_s)
+        logger.error("import %d failed: %s", import_id, log_text(error))
         # The run has written it down itself, unless that failed too.
-        self._mark(import_id, "INTERRUPTED")
-
-
-def _told_of(wrong: Exception) -> str:
-    """What a log may say: our own sentences, and of anything else its kind and places."""
-    if isinstance(wrong, CustomerPanelError):
-        return f"{wrong.code}: {wrong.message}"
-    return described(wrong)
+        mark_dead(self.dsn, import_id, "INTERRUPTED")

@@ -1,31 +1,31 @@
--- A dry run: what an import would do, judged by the conditions of apply.sql and finish.sql, written nowhere but into
+-- A dry run: what an import would do, classified by the conditions of merge.sql and finish.sql, written nowhere but into
 -- tables of this session.
 
 -- find_source --
 -- The number of a feed; no row: no import of it yet.
 SELECT id FROM sources WHERE name = %(name)s;
 
--- create_rehearsal --
+-- create_dry_run --
 -- The rows of one batch that an import would park; and those that decide the outcome of a first row, of all batches.
-CREATE TEMPORARY TABLE rehearsed_batch (LIKE import_parked) ON COMMIT DELETE ROWS;
-CREATE TEMPORARY TABLE rehearsed (LIKE import_parked);
+CREATE TEMPORARY TABLE dry_run_batch (LIKE import_parked) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE dry_run_parked (LIKE import_parked);
 
--- copy_rehearsed --
+-- copy_dry_run --
 -- The waiting rows of a batch, framed as for import_parked.
-COPY rehearsed_batch (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
+COPY dry_run_batch (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
 
--- keep_rehearsed --
+-- keep_dry_run --
 -- Later rows of an identity whose first row went its way count as duplicates, whatever they change.
-INSERT INTO rehearsed SELECT * FROM rehearsed_batch WHERE first_hash IS NULL;
+INSERT INTO dry_run_parked SELECT * FROM dry_run_batch WHERE first_hash IS NULL;
 
--- stage_rehearsed --
+-- stage_dry_run --
 -- One row for each identity that waited.
-WITH taken AS (SELECT * FROM rehearsed), <folded_into_stage>;
+WITH taken AS (SELECT * FROM dry_run_parked), <folded_into_stage>;
 
--- rehearse_merge --
+-- count_merge --
 -- What merging the stage would do: a customer made by hand is first adopted, which makes all it filled edited by hand.
-WITH judged AS (
+WITH classified AS (
     SELECT c.customer_id IS NULL AS is_missing,
            c.deleted_at IS NOT NULL AS is_deleted,
            c.deleted_at IS NULL AND <concerns> AND ([[<keeps>| OR ]]) AS is_kept,
@@ -43,4 +43,4 @@ SELECT count(*) AS firsts,
        count(*) FILTER (WHERE is_missing) AS inserted,
        count(*) FILTER (WHERE NOT is_missing AND is_changed AND NOT is_kept) AS updated,
        count(*) FILTER (WHERE NOT is_missing AND (is_deleted OR is_kept)) AS protected
-  FROM judged;
+  FROM classified;

@@ -1,5 +1,9 @@
 -- What the database holds of every identity, read in ranges of pages by several sessions under one snapshot.
 
+-- database_seed --
+-- The seed of the identity hashes.
+SELECT seed FROM database_seed;
+
 -- customer_pages --
 -- Pages of the table, and a guess of its rows.
 SELECT (pg_relation_size('customers') / current_setting('block_size')::bigint)::bigint AS pages,

@@ -1,13 +1,50 @@
--- Looking at jobs: what an import set aside, and whether one is alive.
+-- The list of imports, and what is asked of them.
 
--- rejects --
--- Rejects and warnings in file order; limit NULL: all of them.
-SELECT line, byte_from, byte_to, severity, code, field, message, raw
-  FROM import_rejects WHERE import_id = %(import_id)s ORDER BY byte_from LIMIT %(limit)s;
+-- list_jobs --
+-- Imports, newest first, or one of them, with the sums of their lanes and what was asked of them. Of a file of which
+-- nothing but the header was passed no byte is read.
+SELECT <import_figures>, r.requested, '[]'::json AS recent,
+       CASE WHEN i.status = 'RUNNING' THEN (<is_runner_alive>) ELSE false END AS is_alive
+  FROM (SELECT * FROM imports WHERE %(import_id)s::bigint IS NULL OR id = %(import_id)s
+         ORDER BY id DESC LIMIT %(limit)s OFFSET %(offset)s) AS i
+  JOIN sources AS s ON s.id = i.source_id
+  LEFT JOIN import_requests AS r ON r.import_id = i.id
+ CROSS JOIN LATERAL (<lane_sums>) AS l
+ ORDER BY i.id DESC;
 
--- is_runner_alive --
--- Whether some session holds the one-runner lock of this database: a job that is RUNNING without it was killed.
-SELECT EXISTS (SELECT FROM pg_locks
-                WHERE locktype = 'advisory' AND granted AND objsubid = 1
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND classid::bigint << 32 | objid::bigint = %(key)s::bigint);
+-- count_jobs --
+-- How many imports there are.
+SELECT count(*) FROM imports;
+
+-- is_import_running --
+-- Whether an import is RUNNING and its runner there.
+SELECT EXISTS (SELECT FROM imports WHERE status = 'RUNNING') AND (<is_runner_alive>);
+
+-- ask_import --
+-- Asks the runner of an import to pause or to give up at the next batch border. No row back: it does not run.
+INSERT INTO import_requests (import_id, requested)
+SELECT id, %(requested)s FROM imports WHERE id = %(import_id)s AND status = 'RUNNING'
+ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
+RETURNING pg_notify('customer_panel_requests', import_id::text);
+
+-- ask_waiting_import --
+-- Asks whoever has a worker to give up an import that nobody runs. No row back: it does not wait.
+INSERT INTO import_requests (import_id, requested)
+SELECT id, 'CANCELLED' FROM imports WHERE id = %(import_id)s AND <is_waiting>
+ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
+RETURNING pg_notify('customer_panel_requests', import_id::text);
+
+-- cancel_waiting_import --
+-- Gives up an import that nobody runs while another one runs, which builds what keys are missing. No row back: it does not wait.
+WITH cancelled AS (
+    UPDATE imports
+       SET status = 'CANCELLED', epoch = epoch + 1, updated_at = clock_timestamp(), completed_at = clock_timestamp(),
+           end_number = <next_end>
+     WHERE id = %(import_id)s AND <is_waiting>
+    RETURNING id, status
+), heard AS (
+    DELETE FROM import_requests USING cancelled WHERE import_id = id
+), dropped AS (
+    DELETE FROM import_parked USING cancelled WHERE import_id = id
+)
+SELECT pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text) FROM cancelled;

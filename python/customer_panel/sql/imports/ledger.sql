@@ -1,12 +1,8 @@
--- The job: created, claimed, ended. Every change is a compare-and-set.
+-- The job: created, claimed, moved on, ended. Every change is a compare-and-set.
 
 -- try_lock --
 -- One runner for each database. The lock goes with its session.
 SELECT pg_try_advisory_lock(%(key)s);
-
--- database_seed --
--- The seed of the identity hashes.
-SELECT seed FROM database_seed;
 
 -- source_id --
 -- The number of a feed, made at its first import.
@@ -16,24 +12,11 @@ SELECT id FROM made UNION ALL SELECT id FROM sources WHERE name = %(name)s;
 -- open_imports --
 -- Imports that are not ended, newest first.
 SELECT i.*, s.name AS source FROM imports AS i JOIN sources AS s ON s.id = i.source_id
- WHERE status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') ORDER BY i.id DESC;
+ WHERE <is_open> ORDER BY i.id DESC;
 
 -- get_import --
 -- One import.
 SELECT i.*, s.name AS source FROM imports AS i JOIN sources AS s ON s.id = i.source_id WHERE i.id = %(import_id)s;
-
--- list_imports --
--- The newest imports with their counters.
-SELECT i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.started_at, i.completed_at, i.elapsed_ms,
-       i.maintenance_ms, i.error, i.mapping, i.options,
-       coalesce(sum(l.rows_processed), 0)::bigint AS rows_processed, coalesce(sum(l.rows_inserted), 0)::bigint AS rows_inserted,
-       coalesce(sum(l.rows_updated), 0)::bigint AS rows_updated, coalesce(sum(l.rows_unchanged), 0)::bigint AS rows_unchanged,
-       coalesce(sum(l.rows_protected), 0)::bigint AS rows_protected, coalesce(sum(l.rows_duplicate), 0)::bigint AS rows_duplicate,
-       coalesce(sum(l.rows_skipped), 0)::bigint AS rows_skipped, coalesce(sum(l.rows_pending), 0)::bigint AS rows_pending,
-       coalesce(sum(l.warnings), 0)::bigint AS warnings, coalesce(avg(l.done_to), 0)::bigint AS bytes_read
-  FROM imports AS i JOIN sources AS s ON s.id = i.source_id LEFT JOIN import_lanes AS l ON l.import_id = i.id
- WHERE %(import_id)s::bigint IS NULL OR i.id = %(import_id)s
- GROUP BY i.id, s.name ORDER BY i.id DESC LIMIT %(limit)s;
 
 -- create_import --
 -- A new job, not yet claimed.
@@ -60,18 +43,37 @@ UPDATE imports
    SET epoch = epoch + 1, status = 'RUNNING', error = NULL, updated_at = clock_timestamp(),
        claimed_at = CASE WHEN %(is_first)s THEN clock_timestamp() ELSE claimed_at END,
        elapsed_ms = elapsed_ms + CASE WHEN %(is_first)s THEN <ran_ms> ELSE 0 END
- WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED')
+ WHERE id = %(import_id)s AND <is_open>
 RETURNING epoch, pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
 -- claim_lanes --
 -- Raises the epoch of every lane. It waits for a backend that still commits for a runner that died.
 UPDATE import_lanes SET epoch = %(epoch)s WHERE import_id = %(import_id)s AND epoch < %(epoch)s;
 
+-- hold_claim --
+-- Fences a step of the finish: nobody else can claim the job before this transaction ends.
+SELECT id FROM imports WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING' FOR SHARE;
+
 -- lanes --
 -- The lanes of a job, in order.
 SELECT lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, rows_unchanged, rows_protected,
        rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids
   FROM import_lanes WHERE import_id = %(import_id)s ORDER BY lane;
+
+-- replace_lanes --
+-- The first half of another division of the lanes: takes the old ones away.
+DELETE FROM import_lanes WHERE import_id = %(import_id)s AND epoch = %(epoch)s
+RETURNING lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, rows_unchanged, rows_protected,
+          rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids;
+
+-- put_lane --
+-- The second half: puts one lane.
+INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash, rows_processed, rows_inserted, rows_updated,
+    rows_unchanged, rows_protected, rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids,
+    committed_at)
+VALUES (%(import_id)s, %(lane)s, %(epoch)s, %(done_to)s, %(tail_hash)s, %(rows_processed)s, %(rows_inserted)s, %(rows_updated)s,
+    %(rows_unchanged)s, %(rows_protected)s, %(rows_duplicate)s, %(rows_skipped)s, %(rows_pending)s, %(warnings)s,
+    %(last_row_hash)s, %(last_line)s, %(recent_ids)s, clock_timestamp());
 
 -- blocks --
 -- The hashes of the blocks that any lane has passed.
@@ -104,8 +106,12 @@ UPDATE imports
        elapsed_ms = elapsed_ms + <ran_ms>,
        end_number = CASE WHEN <is_end> THEN <next_end> END,
        completed_at = CASE WHEN <is_end> THEN clock_timestamp() END
- WHERE id = %(import_id)s AND status IN ('RUNNING', 'PAUSED', 'INTERRUPTED') AND status <> %(status)s
+ WHERE id = %(import_id)s AND <is_open> AND status <> %(status)s
 RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
+
+-- drop_parked --
+-- What waited for the end of a file that will not be reached.
+DELETE FROM import_parked WHERE import_id = %(import_id)s;
 
 -- ran_ms --
 -- Fragment: how long a runner that was killed had run, until its last commit; it could tell nobody.
@@ -115,37 +121,3 @@ CASE WHEN status = 'RUNNING' AND epoch > 0 THEN greatest(0, coalesce((
 -- next_end --
 -- Fragment: the number of an end. Ends become visible in the order of their numbers: who has seen one has seen all before it.
 (SELECT nextval('import_ends') FROM pg_advisory_xact_lock(hashtextextended('customer_panel.import_ends', 0)))
-
--- is_end --
--- Fragment: the job is over for good.
-%(status)s IN ('COMPLETED', 'FAILED', 'CANCELLED')
-
--- ask_import --
--- Asks the runner of an import to pause or to give up at the next batch border. No row back: it does not run.
-INSERT INTO import_requests (import_id, requested)
-SELECT id, %(requested)s FROM imports WHERE id = %(import_id)s AND status = 'RUNNING'
-ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
-RETURNING pg_notify('customer_panel_requests', import_id::text);
-
--- requested --
--- What was asked of an import and is not done yet.
-SELECT requested FROM import_requests WHERE import_id = %(import_id)s;
-
--- drop_parked --
--- What waited for the end of a file that will not be reached.
-DELETE FROM import_parked WHERE import_id = %(import_id)s;
-
--- replace_lanes --
--- The first half of another division of the lanes: takes the old ones away.
-DELETE FROM import_lanes WHERE import_id = %(import_id)s AND epoch = %(epoch)s
-RETURNING lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, rows_unchanged, rows_protected,
-          rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids;
-
--- put_lane --
--- The second half: puts one lane.
-INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash, rows_processed, rows_inserted, rows_updated,
-    rows_unchanged, rows_protected, rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids,
-    committed_at)
-VALUES (%(import_id)s, %(lane)s, %(epoch)s, %(done_to)s, %(tail_hash)s, %(rows_processed)s, %(rows_inserted)s, %(rows_updated)s,
-    %(rows_unchanged)s, %(rows_protected)s, %(rows_duplicate)s, %(rows_skipped)s, %(rows_pending)s, %(warnings)s,
-    %(last_row_hash)s, %(last_line)s, %(recent_ids)s, clock_timestamp());

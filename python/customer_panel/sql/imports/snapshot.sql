@@ -9,8 +9,7 @@ WITH chosen AS (
     SELECT id FROM chosen
      UNION (SELECT id FROM imports WHERE end_number > %(since)s ORDER BY end_number DESC LIMIT %(most)s)
 )
-SELECT <standing>, i.id = (SELECT id FROM chosen) AS is_chosen, (SELECT max(end_number) FROM imports) AS highest_end,
-       coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms,
+SELECT <import_figures>, i.id = (SELECT id FROM chosen) AS is_chosen, (SELECT max(end_number) FROM imports) AS highest_end,
        CASE WHEN i.status = 'RUNNING' THEN (<is_runner_alive>) ELSE false END AS is_alive,
        coalesce(r.recent, '[]') AS recent
   FROM wanted
@@ -25,18 +24,19 @@ SELECT <standing>, i.id = (SELECT id FROM chosen) AS is_chosen, (SELECT max(end_
              ORDER BY date_trunc('milliseconds', updated_at) DESC, id DESC LIMIT %(recent)s) AS c) AS r ON true
  ORDER BY i.end_number NULLS LAST;
 
--- standing --
+-- import_figures --
 -- Fragment: what is read of an import with its source and the sums of its lanes. Of a file of which nothing but the header was
 -- passed no byte is read; the clock stands before the first claim, and in the maintenance behind the work.
 i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_start,
        coalesce(i.scanned_to, CASE WHEN l.done_to > i.data_start THEN l.done_to ELSE 0 END) AS bytes_read,
        i.error, i.started_at, i.completed_at, greatest(i.updated_at, l.committed_at) AS updated_at,
-       i.progress_every_ms, i.end_number, i.elapsed_ms,
+       i.progress_every_ms, i.end_number, i.elapsed_ms, i.maintenance_ms,
        l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
        (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
        CASE WHEN i.epoch = 0 THEN 0
             ELSE extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
-                                    - i.claimed_at) * 1000 END::bigint AS running_ms
+                                    - i.claimed_at) * 1000 END::bigint AS running_ms,
+       coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms
 
 -- lane_sums --
 -- Fragment: how far the lanes of an import are, and what they have counted.
@@ -47,3 +47,10 @@ SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
        coalesce(sum(rows_skipped), 0)::bigint AS skipped, coalesce(sum(rows_pending), 0)::bigint AS pending,
        coalesce(sum(warnings), 0)::bigint AS warnings
   FROM import_lanes WHERE import_id = i.id
+
+-- is_runner_alive --
+-- Whether some session holds the one-runner lock of this database: a job that is RUNNING without it was killed.
+SELECT EXISTS (SELECT FROM pg_locks
+                WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND classid::bigint << 32 | objid::bigint = %(key)s::bigint);

@@ -1,0 +1,68 @@
+"""Rows of a statement of `sql/` by its name, over a connection that the caller holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from psycopg.rows import dict_row
+
+from customer_panel.db.connect import (
+    APPLICATION,
+    CONNECT_TIMEOUT_S,
+    AsyncConnection,
+    Connection,
+)
+from customer_panel.sql import statement
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def rows(conn: Connection, name: str, /, **parameters: Any) -> list[Row]:
+    """All rows, by column name."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement(name), parameters).fetchall()
+
+
+def first(conn: Connection, name: str, /, **parameters: Any) -> Any:
+    """The first row as a tuple; None without one."""
+    return conn.execute(statement(name), parameters).fetchone()
+
+
+def only(conn: Connection, name: str, /, **parameters: Any) -> Any:
+    """The row, as a tuple, of a statement that always has one."""
+    row = first(conn, name, **parameters)
+    assert row is not None, name
+    return row
+
+
+async def rows_async(conn: AsyncConnection, name: str, /, **parameters: Any) -> list[Row]:
+    """All rows, by column name."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement(name), parameters)
+        return await cursor.fetchall()
+
+
+async def first_async(conn: AsyncConnection, name: str, /, **parameters: Any) -> Any:
+    """The first row as a tuple; None without one."""
+    return await (await conn.execute(statement(name), parameters)).fetchone()
+
+
+def run_async(dsn: str, work: Callable[[AsyncConnection], Awaitable[T]], *, part: str) -> T:
+    """Does `work` over a connection in an event loop of its own: so the command line reads what the
+    API reads, through the same functions.
+    """
+
+    async def run() -> T:
+        conn = await AsyncConnection.connect(
+            dsn,
+            autocommit=True,
+            application_name=f"{APPLICATION}:{part}",
+            connect_timeout=CONNECT_TIMEOUT_S,
+        )
+        async with conn:
+            return await work(conn)
+
+    return asyncio.run(run())

@@ -1,0 +1,127 @@
+"""The stage of a session: rows on their way into customers that may be there already, and what becomes
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+from psycopg import errors
+
+from customer_panel.db import query
+from customer_panel.db.connect import Connection
+from customer_panel.imports.model import RECENT_IDS, Claim
+from customer_panel.sql import statement
+
+T = TypeVar("T")
+ID_RANGE_BITS = 13  # customer_totals counts per 8,192 ids
+ATTEMPTS = 5  # more deadlocks in a row are no accident
+
+
+class Merged(msgspec.Struct, kw_only=True):
+    """What became of the rows of a stage whose outcome counts."""
+
+    firsts: int = 0
+    inserted: int = 0
+    inserted_later: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    protected: int = 0
+    recent: list[int] = msgspec.field(default_factory=list)
+
+
+def prepare(conn: Connection) -> None:
+    """Makes the stage of a session that has none yet: an unchanged file needs none, and no WAL for it."""
+    with conn.transaction():
+        conn.execute(statement("create_stage"))
+
+
+def copy_in(conn: Connection, copy_statement: bytes, pieces: Iterable[bytes]) -> None:
+    """Sends a binary stream to a COPY statement."""
+    with conn.cursor() as cursor, cursor.copy(copy_statement) as copy:
+        for piece in pieces:
+            copy.write(piece)
+
+
+def copy_to_stage(conn: Connection, pieces: Iterable[bytes]) -> None:
+    """Adds rows, framed as a binary COPY, to the stage."""
+    copy_in(conn, statement("copy_stage"), pieces)
+
+
+def merge(conn: Connection, claim: Claim) -> Merged:
+    """Merges the rows of the stage, which stays as it is: into customers that are there, as new
+    ones otherwise.
+    """
+    done = Merged()
+    parameters = {"import_id": claim.import_id, "source_id": claim.source_id}
+    while True:
+        updated, protected, recent = query.only(conn, "merge_changed", **parameters)
+        done.updated += updated
+        done.protected += protected
+        done.recent = (recent + done.recent)[:RECENT_IDS]
+        missing, deleted, hand_made, firsts, inserted, inserted_later, ids = query.only(
+            conn, "insert_missing", **parameters
+        )
+        done.inserted += inserted
+        done.inserted_later += inserted_later
+        if ids:
+            add_totals(conn, ids)
+            done.recent = (sorted(ids, reverse=True) + done.recent)[:RECENT_IDS]
+        if hand_made:
+            conn.execute(statement("adopt_hand_made"), parameters)
+        elif missing == inserted + inserted_later:
+            # What a person deleted stays deleted.
+            done.protected += deleted
+            done.firsts = firsts
+            done.unchanged = firsts - done.inserted - done.updated - done.protected
+            return done
+
+
+def merge_hand_made(conn: Connection, claim: Claim) -> Merged:
+    """Takes the rows whose identity a person has created too out of the table, and merges them into
+    those customers; for a table without its key, where `merge` could not insert.
+    """
+    parameters = {"import_id": claim.import_id, "source_id": claim.source_id}
+    prepare(conn)
+    firsts = conn.execute(statement("stage_hand_made"), {"clears": claim.clears}).rowcount
+    conn.execute(statement("adopt_hand_made"), parameters)
+    updated, kept, recent = query.only(conn, "merge_changed", **parameters)
+    protected = kept + query.only(conn, "count_deleted")[0]
+    return Merged(
+        firsts=firsts,
+        updated=updated,
+        protected=protected,
+        unchanged=firsts - updated - protected,
+        recent=recent,
+    )
+
+
+def add_totals(conn: Connection, ids: Iterable[int]) -> None:
+    """Counts new rows per range of ids."""
+    deltas: dict[int, int] = {}
+    if isinstance(ids, range):
+        low, high = ids.start >> ID_RANGE_BITS, (ids.stop - 1) >> ID_RANGE_BITS
+        for number in range(low, high + 1):
+            begin, end = number << ID_RANGE_BITS, (number + 1) << ID_RANGE_BITS
+            deltas[number] = min(end, ids.stop) - max(begin, ids.start)
+    else:
+        for customer in ids:
+            deltas[customer >> ID_RANGE_BITS] = deltas.get(customer >> ID_RANGE_BITS, 0) + 1
+    conn.execute(statement("add_totals"), {"ranges": list(deltas), "deltas": list(deltas.values())})
+
+
+def repeated(work: Callable[[], T]) -> T:
+    """Does a transaction again that met somebody's own update of several rows in a deadlock, or whose
+    ids somebody has taken by hand.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return work()
+        except (errors.DeadlockDetected, errors.SerializationFailure):
+            continue
+        except errors.UniqueViolation as error:
+            if error.diag.constraint_name != "customers_id_key":
+                raise
+    return work()

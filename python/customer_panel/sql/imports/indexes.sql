@@ -1,0 +1,49 @@
+-- The indexes on customer_id and e-mail: dropped for a first load, built at its end.
+
+-- customers_is_empty --
+-- No customer at all, deleted ones included.
+SELECT NOT EXISTS (SELECT FROM customers);
+
+-- lock_customers --
+-- Nobody else looks while the keys go; a first load has nobody who would.
+LOCK TABLE customers IN ACCESS EXCLUSIVE MODE;
+
+-- drop_keys --
+-- A first load builds them when the rows are in.
+ALTER TABLE customers DROP CONSTRAINT IF EXISTS customers_pkey;
+DROP INDEX IF EXISTS customers_pkey, customers_email_idx;
+
+-- missing_keys --
+-- Which of the two indexes are not there, or not usable.
+SELECT name, EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name)) AS is_invalid
+  FROM unnest(ARRAY['customers_pkey', 'customers_email_idx']) AS name
+ WHERE NOT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(name) AND indisvalid);
+
+-- has_primary_key --
+-- Whether the index on customer_id is the primary key yet.
+SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'customers'::regclass AND contype = 'p');
+
+-- others_wait --
+-- Whether anybody but this import waits for a lock on the customers.
+SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+                WHERE relation = 'customers'::regclass AND NOT granted AND application_name NOT LIKE %(ours)s);
+
+-- fold_hand_made --
+-- Customers that people made twice while there was no key to refuse it: the first one stays and takes from the others what
+-- it lacks; what they held is in the history.
+WITH repeated AS (
+    SELECT customer_id, (array_agg(id ORDER BY deleted_at IS NOT NULL, id))[1] AS kept,
+           [[(array_agg({c} ORDER BY deleted_at IS NOT NULL, id) FILTER (WHERE {c} IS NOT NULL))[1] AS {c}|,
+           ]]
+      FROM customers WHERE import_id IS NULL GROUP BY customer_id HAVING count(*) > 1
+), gone AS (
+    DELETE FROM customers AS c USING repeated AS d
+     WHERE c.customer_id = d.customer_id AND c.import_id IS NULL AND c.id <> d.kept
+    RETURNING c.*
+), counted AS (
+    INSERT INTO customer_totals (id_range, delta) SELECT id >> 13, -count(*) FROM gone WHERE deleted_at IS NULL GROUP BY id >> 13
+), recorded AS (
+    INSERT INTO customer_history (customer_id, fields, old_values)
+    SELECT customer_id, <filled>, ARRAY[NULL, [[{c}::text|, ]]] FROM gone AS c
+)
+UPDATE customers AS c SET [[{c} = d.{c}|, ]] FROM repeated AS d WHERE c.id = d.kept;

@@ -1,0 +1,120 @@
+-- The stage: rows on their way into customers that may be there already.
+
+-- create_stage --
+-- Rows on their way into a merge; is_first: their outcome counts (of several rows of an identity, the first one's).
+CREATE TEMPORARY TABLE IF NOT EXISTS stage (
+    source_line bigint  NOT NULL,
+    source_hash bigint  NOT NULL,
+    clears      integer NOT NULL,
+    is_first    boolean NOT NULL DEFAULT true,
+    many_rows   boolean NOT NULL DEFAULT false,
+    customer_id text COLLATE "C" NOT NULL,
+    [[{c} {type}|, ]]
+) ON COMMIT DELETE ROWS;
+
+-- copy_stage --
+-- Changed customers.
+COPY stage (source_line, source_hash, clears, customer_id, [[{c}|, ]]) FROM STDIN (FORMAT binary);
+
+-- brings --
+-- Fragment: the row says something about the column.
+(s.{c} IS NOT NULL OR s.clears & {bit} <> 0)
+
+-- differs --
+-- Fragment: an import would change the column, for nobody edited it.
+(c.edited_fields & {bit} = 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
+
+-- keeps --
+-- Fragment: a person's edit of the column stays, against what the row says.
+(c.edited_fields & {bit} <> 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
+
+-- concerns --
+-- Fragment: the row is another one than the customer was last made of; to another feed than its own, only if that shows.
+(c.source_hash IS DISTINCT FROM s.source_hash OR c.many_rows <> s.many_rows)
+   AND (c.source_id IS NOT DISTINCT FROM %(source_id)s OR [[<differs>| OR ]])
+
+-- merge_changed --
+-- Merges the stage into customers that are there. All that decides is in the target row, so an edit that commits while
+-- this waits for it is seen and kept. A row whose values stay is written only to note its hash, and only for its own feed.
+WITH merged AS (
+    UPDATE customers AS c
+       SET [[{c} = CASE WHEN c.edited_fields & {bit} = 0 AND <brings> THEN s.{c} ELSE c.{c} END|,
+           ]],
+           edit_base = CASE WHEN c.edited_fields <> 0 THEN ARRAY[NULL,
+               [[CASE WHEN c.edited_fields & {bit} <> 0 THEN CASE WHEN <brings> THEN s.{c}::text ELSE c.edit_base[{index}] END END|,
+               ]]] END,
+           source_hash = s.source_hash,
+           many_rows = s.many_rows,
+           source_id = %(source_id)s,
+           import_id = %(import_id)s,
+           source_line = s.source_line,
+           updated_at = CASE WHEN [[<differs>| OR ]] THEN CURRENT_TIMESTAMP ELSE c.updated_at END
+      FROM stage AS s
+     WHERE c.customer_id = s.customer_id
+       AND c.deleted_at IS NULL
+       AND c.import_id IS NOT NULL
+       AND <concerns>
+    RETURNING new.id, c.customer_id, s.source_line, s.is_first,
+        [[CASE WHEN old.{c} IS DISTINCT FROM new.{c} THEN {bit} ELSE 0 END| + ]] AS fields,
+        [[CASE WHEN <keeps> THEN {bit} ELSE 0 END| + ]] AS kept,
+        ARRAY[NULL, [[old.{c}::text|, ]]] AS was
+), recorded AS (
+    INSERT INTO customer_history (customer_id, import_id, source_line, fields, old_values)
+    SELECT customer_id, %(import_id)s, source_line, fields, was FROM merged WHERE fields <> 0
+)
+SELECT count(*) FILTER (WHERE is_first AND fields <> 0 AND kept = 0) AS updated,
+       count(*) FILTER (WHERE is_first AND kept <> 0) AS protected,
+       coalesce((array_agg(id ORDER BY source_line DESC) FILTER (WHERE fields <> 0))[:200], '{}') AS recent
+  FROM merged;
+
+-- insert_missing --
+-- Inserts what the stage holds and the table does not. What a concurrent insert wins goes round again.
+WITH classified AS MATERIALIZED (
+    SELECT s.*, c.customer_id IS NULL AS is_missing,
+           c.deleted_at IS NOT NULL AS is_deleted,
+           c.customer_id IS NOT NULL AND c.deleted_at IS NULL AND c.import_id IS NULL AS is_hand_made
+      FROM stage AS s LEFT JOIN customers AS c ON c.customer_id = s.customer_id
+), inserted AS (
+    INSERT INTO customers (customer_id, [[{c}|, ]], source_hash, many_rows, source_id, import_id, source_line)
+    SELECT customer_id, [[{c}|, ]], source_hash, many_rows, %(source_id)s, %(import_id)s, source_line
+      FROM classified WHERE is_missing ORDER BY customer_id
+    ON CONFLICT (customer_id) DO NOTHING
+    RETURNING id, customer_id
+)
+SELECT count(*) FILTER (WHERE is_missing) AS missing,
+       count(*) FILTER (WHERE is_first AND is_deleted) AS deleted,
+       count(*) FILTER (WHERE is_hand_made) AS hand_made,
+       count(*) FILTER (WHERE is_first) AS firsts,
+       count(*) FILTER (WHERE i.id IS NOT NULL AND is_first) AS inserted,
+       count(*) FILTER (WHERE i.id IS NOT NULL AND NOT is_first) AS inserted_later,
+       coalesce(array_agg(i.id) FILTER (WHERE i.id IS NOT NULL), '{}') AS ids
+  FROM classified LEFT JOIN inserted AS i USING (customer_id);
+
+-- adopt_hand_made --
+-- A customer made by hand that a file brings too: from now on all it filled counts as edited by hand.
+UPDATE customers AS c
+   SET import_id = %(import_id)s,
+       source_id = %(source_id)s,
+       edited_fields = c.edited_fields | <filled>
+  FROM stage AS s
+ WHERE c.customer_id = s.customer_id AND c.import_id IS NULL AND c.deleted_at IS NULL;
+
+-- stage_hand_made --
+-- Customers made by hand while there was no key, whose identity the file brought too: its row goes to the stage.
+WITH taken AS (
+    DELETE FROM customers AS c USING customers AS h
+     WHERE h.import_id IS NULL AND c.import_id IS NOT NULL AND c.customer_id = h.customer_id
+    RETURNING c.*
+), gone AS (
+    INSERT INTO customer_totals (id_range, delta) SELECT id >> 13, -count(*) FROM taken WHERE deleted_at IS NULL GROUP BY id >> 13
+)
+INSERT INTO stage (source_line, source_hash, clears, customer_id, [[{c}|, ]])
+SELECT source_line, source_hash, %(clears)s, customer_id, [[{c}|, ]] FROM taken;
+
+-- count_deleted --
+-- How many rows of the stage are of customers that a person deleted.
+SELECT count(*) FROM stage JOIN customers USING (customer_id) WHERE deleted_at IS NOT NULL;
+
+-- add_totals --
+-- Notes how many rows came into each range of 8,192 ids.
+INSERT INTO customer_totals (id_range, delta) SELECT * FROM unnest(%(ranges)s::bigint[], %(deltas)s::bigint[]);
