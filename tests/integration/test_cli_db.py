@@ -115,6 +115,17 @@ def test_trouble_of_the_database_is_no_traceback(error: Exception, kind: type) -
     assert type(_of_the_database(error)) is kind
 
 
+def test_a_direct_url_alone_names_the_database_everywhere(run: Run, dsn: str) -> None:
+    assert run("db", "url", CP_DIRECT_URL=dsn).stdout.strip() == dsn
+    assert json.loads(run("db", "status", "--json", CP_DIRECT_URL=dsn).stdout)["kind"] == "server"
+    refused = run("db", "down", CP_DIRECT_URL=dsn)
+    assert refused.returncode == 1
+    assert "CP_DIRECT_URL is set" in refused.stderr
+    report = run("doctor", CP_DIRECT_URL=dsn).stdout
+    assert "server, PostgreSQL 18" in report
+    assert "PostgreSQL programs" not in report
+
+
 def test_wrong_usage_is_exit_2(run: Run) -> None:
     assert run("db", "nonsense").returncode == 2
     assert run("nonsense").returncode == 2

@@ -68,11 +68,14 @@ def status(as_json: bool) -> None:
 @db.command(cls=rich_click.RichCommand)
 def url() -> None:
     """Print the connection URL, for psql and other tools."""
-    settings = Settings.load()
-    if settings.database_url is not None:
-        click.echo(settings.database_url)
-        return
     from customer_panel.db import embedded
+    from customer_panel.db.database import Location
+
+    settings = Settings.load()
+    location = Location(settings)
+    if not location.is_embedded:
+        click.echo(location.pool_dsn)
+        return
 
     dsn = embedded.status(settings.home).dsn
     if dsn is None:
@@ -127,10 +130,13 @@ def psql(ctx: click.Context, args: tuple[str, ...]) -> None:
 
 
 def _embedded_settings(verb: str) -> Settings:
+    from customer_panel.db.database import Location
+
     settings = Settings.load()
-    if settings.database_url is not None:
+    if not Location(settings).is_embedded:
+        name = "CP_DIRECT_URL" if settings.database_url is None else "DATABASE_URL"
         raise DatabaseError(
-            f"DATABASE_URL is set, and that server is not ours to {verb}",
+            f"{name} is set, and that server is not ours to {verb}",
             hint="Unset it to use the embedded PostgreSQL.",
         )
     return settings
@@ -152,16 +158,17 @@ def _psql(pg_bin: Path | None) -> str:
 
 def _look(settings: Settings) -> dict[str, Any]:
     """What `db status` shows; starts nothing."""
+    from customer_panel.db import embedded
     from customer_panel.db.connect import connect
+    from customer_panel.db.database import Location
     from customer_panel.db.migrate import applied, known
 
     found: dict[str, Any]
-    dsn = settings.direct_url or settings.database_url
-    if dsn is not None:
-        found = {"kind": "server", "running": True, "url": redacted(dsn)}
+    location = Location(settings)
+    dsn: str | None = location.dsn
+    if not location.is_embedded:
+        found = {"kind": "server", "running": True, "url": redacted(location.dsn)}
     else:
-        from customer_panel.db import embedded
-
         state = embedded.status(settings.home)
         dsn = state.dsn
         found = {

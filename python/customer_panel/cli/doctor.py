@@ -67,9 +67,12 @@ def _examine() -> Iterator[Finding]:
         yield Finding(name, value)
     yield from _disk(settings.home)
     yield from _files()
-    if settings.database_url is None:
+    from customer_panel.db.database import Location
+
+    is_embedded = Location(settings).is_embedded
+    if is_embedded:
         yield _checked("PostgreSQL programs", lambda: _programs(settings))
-    yield _checked("database", lambda: _database(settings))
+    yield _checked("database", lambda: _database(settings, is_embedded=is_embedded))
 
 
 def _native() -> Iterator[Finding]:
@@ -114,7 +117,7 @@ def _programs(settings: Settings) -> str:
     return f"{found.version} in {found.folder} ({found.origin})"
 
 
-def _database(settings: Settings) -> str:
+def _database(settings: Settings, *, is_embedded: bool) -> str:
     """Starts the embedded server if it is down, which is the point: it may be what fails."""
     from customer_panel.db.connect import connect
     from customer_panel.db.database import database
@@ -124,7 +127,7 @@ def _database(settings: Settings) -> str:
     with database(settings) as dsn, connect(dsn, autocommit=True) as connection:
         version = connection.info.parameter_status("server_version")
         schema = max(applied(connection))
-    kind = "embedded" if settings.database_url is None else "server"
+    kind = "embedded" if is_embedded else "server"
     seconds = time.perf_counter() - began
     return f"{kind}, PostgreSQL {version}, schema {schema}, answered in {seconds:.2f} s"
 

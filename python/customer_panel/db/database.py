@@ -30,16 +30,21 @@ class Location:
 
     def __init__(self, settings: Settings, dsn: str | None = None) -> None:
         self._settings = settings
-        self._dsn = dsn or settings.direct_url or settings.database_url
+        self._dsn = settings.direct_url or settings.database_url if dsn is None else dsn
         self.is_embedded = self._dsn is None
         self._server: Server | None = None
 
     @property
     def dsn(self) -> str:
-        """Past a pooler: for sessions that listen, lock or last. Empty before the embedded server
-        was acquired.
+        """Not through a pooler: for sessions that listen, lock or last. Empty before the embedded
+        server was acquired.
         """
         return self._dsn or ""
+
+    @property
+    def pool_dsn(self) -> str:
+        """May lead through a pooler: for short transactions."""
+        return self._settings.database_url or self.dsn
 
     def acquire(self, *, with_schema: bool = True) -> str:
         """The address to connect to, its server started if that is the embedded one, its schema up
@@ -109,19 +114,19 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self.has_schema = False
-        self._settings = settings
         self._location = Location(settings)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._begin, name="cp-database", daemon=True)
 
     @property
     def dsn(self) -> str:
-        """Past a pooler: for sessions that listen, lock or last."""
+        """As that of a Location."""
         return self._location.dsn
 
     @property
     def pool_dsn(self) -> str:
-        return self._settings.database_url or self.dsn
+        """As that of a Location."""
+        return self._location.pool_dsn
 
     def begin(self) -> None:
         """Starts what has to be started. May be called again."""
