@@ -10,16 +10,19 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-# maturin comes as pyproject.toml asks for it; the versions of all else are those of the lock.
+# maturin comes as pyproject.toml asks for it; all else is of the lock, to the hash. The wheel made
+# here is named with its own hash, for pip takes nothing without one then.
 RUN python3 -m venv /venv \
  && /venv/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
- && sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements.lock > /wheels/constraints.txt
+ && sha256sum /wheels/*.whl > /wheels/sum \
+ && sed -E 's|^([^ ]+) +(.+)$|customer-panel[api] @ file://\2 --hash=sha256:\1|' /wheels/sum > /wheels/requirements.txt \
+ && cp requirements.lock /wheels/constraints.txt
 
 FROM python:3.13-slim-bookworm
 RUN groupadd --system --gid 10001 panel \
  && useradd --system --uid 10001 --gid 10001 --create-home panel
 COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir --constraint /wheels/constraints.txt "$(ls /wheels/*.whl)[api]" \
+RUN pip install --no-cache-dir --require-hashes --requirement /wheels/requirements.txt --constraint /wheels/constraints.txt \
  && rm -r /wheels
 USER 10001:10001
 WORKDIR /home/panel

@@ -1,6 +1,6 @@
 # Everything happens in .venv and build/; nothing outside this folder is touched but CP_HOME.
 .DEFAULT_GOAL := help
-.PHONY: help run test serve bench chaos fuzz-api lint format lock clean
+.PHONY: help run test serve bench chaos fuzz-api lint format lock audit clean
 .DELETE_ON_ERROR:
 
 # Where rustup puts cargo, for shells that have not read its profile yet.
@@ -82,10 +82,18 @@ format: .venv/.built ## format and fix what can be fixed
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 
-lock: .venv/.packages ## renew requirements.lock
+lock: .venv/.packages ## fit requirements.lock to pyproject.toml; make lock UPGRADE=1: newest versions
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra api --generate-hashes --universal \
-	    --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
+	    --python-version 3.11 --no-header $(if $(UPGRADE),--upgrade) --quiet -o requirements.lock
+
+AUDIT := build/audit/bin
+audit: .venv/.packages ## known holes in what the locks name; needs pypi.org, crates.io, github.com
+	$(BIN)/python -m venv build/audit
+	$(AUDIT)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(AUDIT)/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+	cargo install --quiet --locked --root build/audit cargo-audit
+	PATH="$(CURDIR)/$(AUDIT):$$PATH" cargo audit
 
 clean: ## remove what was built here; imported rows stay where they are
 	rm -rf .venv build target dist python/customer_panel/*.so

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import os
 import re
 import sys
@@ -277,22 +278,26 @@ def _did_you_mean(name: str, known: set[str]) -> str:
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    """The lines NAME=value of a file that need not exist; quotes and `export` as in a shell."""
+    """The lines NAME=value of a file that need not exist, as python-dotenv reads them; `$` stands
+    for itself. Raises SettingsError, naming the line, that python-dotenv would leave out.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as wrong:
         raise SettingsError(f"{path} cannot be read: {wrong}") from None
+    # Only where there is such a file: the import takes longer than all else here.
+    from dotenv.parser import parse_stream
+
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = re.fullmatch(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)", line)
-        if not match:
+    for key, value, source, is_error in parse_stream(io.StringIO(text)):
+        if key is None and not is_error:
+            continue  # a comment, or the empty end
+        if key is None or value is None or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", key):
+            # It starts with the empty lines above.
+            above = re.match(r"\s*", source.string)
+            number = source.line + (above[0].count("\n") if above else 0)
             raise SettingsError(f"{path}, line {number}: not of the form NAME=value")
-        name, value = match.groups()
-        quoted = re.fullmatch(r"""(["'])(.*?)\1\s*(?:#.*)?""", value)
-        found[name] = quoted[2] if quoted else re.split(r"(?:^|\s)#", value, maxsplit=1)[0].strip()
+        found[key] = value
     return found

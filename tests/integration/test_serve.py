@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import signal
 import socket
@@ -154,21 +153,6 @@ def test_an_address_that_is_not_here_is_named(run, host):
     assert done.returncode == 1
     assert f"{host}" in done.stderr.partition("hint:")[0]
     assert "HOST" in done.stderr.partition("hint:")[2]
-
-
-@pytest.mark.parametrize("missing", ["uvicorn", "prometheus_client", "httptools"])
-def test_a_package_that_is_missing_is_named(run, tmp_path, missing):
-    """Installed without the extra `api`."""
-    folder = tmp_path / "shadow"
-    folder.mkdir()
-    name = f"No module named {missing!r}"
-    (folder / f"{missing}.py").write_text(f"raise ModuleNotFoundError({name!r}, name={missing!r})")
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    done = run("serve", PORT=0, PYTHONPATH=path, DATABASE_URL="postgresql://127.0.0.1:1/x")
-    assert done.returncode == 1
-    assert f"the package {missing} is not installed" in done.stderr
-    assert 'pip install "customer-panel[api]"' in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_schema_from_the_future_ends_the_start(run, dsn):

@@ -80,6 +80,50 @@ def test_file_line_that_is_none_is_named(tmp_path: Path) -> None:
         Settings.load({}, path)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# a comment\n\n\n  \nPORT\n", 5),
+        ("PORT=1\r\n\r\nexport HOST\r\n", 3),
+        ("=1", 1),
+        ("a name=1", 1),
+        ("1ST=1", 1),
+        ("\nHOST='it's'\n", 2),
+        ('CSV_PATH="a\nPORT=1\n', 1),
+    ],
+)
+def test_the_line_is_counted_as_an_editor_does(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(text.encode())
+    with pytest.raises(errors.SettingsError, match=rf"{path}, line {line}: ") as raised:
+        Settings.load({}, path)
+    assert "it's" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("pa$$word-$HOME-${HOME}.csv", "pa$$word-$HOME-${HOME}.csv"),
+        ("a#b#.csv # c", "a#b#.csv"),
+        ("'a # b.csv' # c", "a # b.csv"),
+        ('"it\'s.csv"', "it's.csv"),
+        ('"a \\"b\\".csv"', 'a "b".csv'),
+        ("a\\tb=c;d?e&f.csv", "a\\tb=c;d?e&f.csv"),
+        ("'a\\tb.csv'", "a\\tb.csv"),
+        ("grün.csv", "grün.csv"),
+        (" # not set", None),
+        ("", None),
+    ],
+)
+def test_values_of_the_file_are_what_they_look_like(
+    tmp_path: Path, text: str, value: str | None
+) -> None:
+    path = tmp_path / ".env"
+    path.write_text(f"PORT=1\nCSV_PATH={text}\nHOST=::1\n", encoding="utf-8")
+    settings = Settings.load({}, path)
+    assert (settings.port, settings.csv_path, settings.host) == (1, value, "::1")
+
+
 def test_url_written_for_prisma_is_understood() -> None:
     url = "postgresql://me:p@h:5432/d?schema=public&connection_limit=5&sslmode=require"
     assert load(DATABASE_URL=url).database_url == "postgresql://me:p@h:5432/d?sslmode=require"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import ipaddress
 import resource
 import socket
@@ -23,6 +24,8 @@ from customer_panel.settings import Settings
 if TYPE_CHECKING:
     from customer_panel.db.database import Database
 
+# What the server cannot do without, of the extra `api`: the modules' names.
+NEEDED = ("litestar", "uvicorn", "httptools", "prometheus_client", "psycopg_pool")
 BACKLOG = 2048  # connections that wait to be accepted, also while the server starts
 GRACE_S = 2  # for answers in progress when the server is stopped
 KEEP_ALIVE_S = 15  # until an idle connection is closed; a web page mostly calls again sooner
@@ -46,6 +49,7 @@ def serve(host: str | None, port: int | None, roots: tuple[Path, ...]) -> None:
 
     A running import is interrupted at a batch border, and goes on at the next start.
     """
+    _check_installed()
     settings = Settings.load()
     given = {
         "host": host,
@@ -58,6 +62,16 @@ def serve(host: str | None, port: int | None, roots: tuple[Path, ...]) -> None:
     _check_openness(settings)
     with _bound(settings.host, settings.port) as listeners:
         _run(settings, listeners)
+
+
+def _check_installed() -> None:
+    """Raises NotInstalled, before anything is started; looks, and imports nothing."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise NotInstalled(
+                f'the HTTP API needs {name}, which is missing: pip install "customer-panel[api]"',
+                hint="",  # one line says it
+            )
 
 
 def _check_openness(settings: Settings) -> None:
@@ -169,13 +183,8 @@ def _allow_files() -> None:
 def _server(
     settings: Settings, database: Database, shutdown: Shutdown, on_start: Callable[[], None]
 ) -> Any:
-    """Raises NotInstalled when the packages of the extra `api` are missing."""
-    try:
-        import httptools  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn
-    except ImportError as missing:
-        raise NotInstalled(f"the package {missing.name} is not installed") from None
+    import uvicorn
+
     from customer_panel.api.app import create_app
     from customer_panel.api.middleware import logs
     from customer_panel.api.middleware.protocol import Protocol

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import select
 from collections.abc import AsyncIterator
-from typing import Any
-
-from psycopg_pool import AsyncConnectionPool
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from customer_panel.db.connect import APPLICATION, CONNECT_TIMEOUT_S, AsyncConnection
 from customer_panel.sql import statement
 
-Pool = AsyncConnectionPool[AsyncConnection]
+if TYPE_CHECKING:
+    # Part of the extra `api`; the command line, too, reads what this module names.
+    from psycopg_pool import AsyncConnectionPool
+
+Pool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
 SIZE = 8  # a query takes a millisecond or two: this is thousands a second
 WAIT_S = 2.0  # for a free connection, or a server that comes back; then 503
@@ -29,6 +31,8 @@ KEEPALIVES = {
 
 def make_pool(dsn: str, *, size: int = SIZE) -> Pool:
     """A pool of autocommit connections, not opened yet: `await pool.open()`."""
+    from psycopg_pool import AsyncConnectionPool
+
     return AsyncConnectionPool(
         dsn,
         connection_class=AsyncConnection,
