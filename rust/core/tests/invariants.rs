@@ -1,9 +1,9 @@
 //! What holds for the rows of any bytes, whatever a file is made of.
 
+use customer_panel_core::csv::scanner::{Limits, read_records};
 use customer_panel_core::customer::{FIELDS, Kind};
-use customer_panel_core::fields::{Limits, read_records};
-use customer_panel_core::parse::{Code, HashKeys, Parsed, parse};
 use customer_panel_core::plan::{DateOrder, Plan};
+use customer_panel_core::rows::parse::{Code, HashKeys, Parsed, parse};
 use proptest::prelude::*;
 
 const HEADERS: [&str; 4] = [

@@ -1,8 +1,8 @@
 //! Records to rows: one line per rule.
 
 use customer_panel_core::customer::FIELDS;
-use customer_panel_core::parse::{Code, HashKeys, Parsed, hash_identity, parse};
 use customer_panel_core::plan::{DateOrder, Plan};
+use customer_panel_core::rows::parse::{Code, HashKeys, Parsed, hash_identity, parse};
 use twox_hash::XxHash3_64;
 
 const HEADER: &str = "id,first name,last name,company,email,subscription date,about,name,index";

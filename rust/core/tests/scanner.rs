@@ -6,10 +6,10 @@
 //! 2. fields and records over the limits are rejects;
 //! 3. a byte order mark is passed by the plan, where the file starts, not by the scanner.
 
-use customer_panel_core::fields::{Limits, Shape, read_records};
-use customer_panel_core::parse::{Code, HashKeys, Parsed, parse_within};
+use customer_panel_core::csv::cutter::{Cut, Cutter};
+use customer_panel_core::csv::scanner::{Limits, Shape, read_records};
 use customer_panel_core::plan::{DateOrder, Plan};
-use customer_panel_core::scan::{Cut, Cutter};
+use customer_panel_core::rows::parse::{Code, HashKeys, Parsed, parse_within};
 use proptest::prelude::*;
 
 /// So small that random input meets every limit.

@@ -2,7 +2,7 @@
 
 use crate::rows;
 use customer_panel_core::batch::Part;
-use customer_panel_core::blocks::BLOCK_BYTES;
+use customer_panel_core::batch::blocks::BLOCK_BYTES;
 use customer_panel_core::pgcopy::{HEADER, TRAILER, Target};
 use customer_panel_core::pipeline::Held;
 use pyo3::prelude::*;

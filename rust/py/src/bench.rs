@@ -1,7 +1,7 @@
 //! What `customer-panel bench scan` measures.
 
 use crate::plan::Failed;
-use customer_panel_core::speed::measure;
+use customer_panel_core::bench::measure;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! The map of known identities.
 
 use crate::errors::NativeError;
-use customer_panel_core::known::Known as CoreKnown;
-use customer_panel_core::load::{self, Lanes};
+use customer_panel_core::identity::known::Known as CoreKnown;
+use customer_panel_core::identity::load::{self, Lanes};
 use customer_panel_core::pipeline::Failure;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;

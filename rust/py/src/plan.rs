@@ -1,11 +1,11 @@
 //! Header matching.
 
 use crate::errors::PlanError;
-use customer_panel_core::blocks::BlockHasher;
+use customer_panel_core::batch::blocks::BlockHasher;
 use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME};
-use customer_panel_core::findings::Code;
+use customer_panel_core::pipeline::reader::average_record_bytes;
 use customer_panel_core::plan::{DateOrder, Plan as CorePlan, PlanError as CoreError};
-use customer_panel_core::reader::average_record_bytes;
+use customer_panel_core::rows::findings::Code;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What a row is, by what is known of its identity. Pure: the map is the caller's.
 
 use crate::batch::Parked;
-use crate::known::{HELD, MANY, PARKED, SEEN};
+use crate::identity::known::{HELD, MANY, PARKED, SEEN};
 
 /// What becomes of a row.
 pub enum Verdict {

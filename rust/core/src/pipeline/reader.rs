@@ -3,10 +3,10 @@
 //! The order is kept by a queue of promises: each chunk's parsed rows arrive in a channel of their own, and the queue of
 //! those channels is in file order. Its length bounds how much is in memory.
 
-use crate::parse::{HashKeys, Parsed, parse};
+use crate::csv::cutter::{Cut, Cutter};
+use crate::pipeline::source::{Source, read_full};
 use crate::plan::Plan;
-use crate::scan::{Cut, Cutter};
-use crate::source::{Source, read_full};
+use crate::rows::parse::{HashKeys, Parsed, parse};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::io;
 use std::sync::Arc;

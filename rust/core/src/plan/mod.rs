@@ -2,13 +2,15 @@
 //!
 //! Decided once from the header record, saved on the job, and never guessed again on resume.
 
-use crate::customer::{CUSTOMER_ID, EMAIL, FIELDS, FULL_NAME};
-use crate::fields::{Form, Limits, RawField, Scanner, Shape, unquote};
-use crate::matching;
-use crate::simd::Index;
+mod mapping;
 
-pub use crate::dates::DateOrder;
-pub use crate::matching::{accepted_identities, find_field};
+use crate::csv::scanner::{Form, Limits, RawField, Scanner, Shape, unquote};
+use crate::customer::{CUSTOMER_ID, EMAIL, FIELDS, FULL_NAME};
+
+use crate::csv::index::Index;
+
+pub use crate::plan::mapping::{accepted_identities, find_field};
+pub use crate::values::dates::DateOrder;
 
 /// The delimiters that are tried when none is told, in order of preference among equals.
 pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -186,7 +188,7 @@ impl Plan {
             Some(delimiter) => (delimiter, read_header(sample, delimiter)?),
             None => choose_delimiter(sample, overrides)?,
         };
-        let columns = matching::match_columns(&header.names, overrides)?;
+        let columns = mapping::match_columns(&header.names, overrides)?;
         let plan = Plan::assemble(delimiter, header.names, columns, date_order);
         if plan.mapped & (1 << CUSTOMER_ID | 1 << EMAIL) == 0 {
             let accepted = accepted_identities();
@@ -249,7 +251,7 @@ impl Plan {
         let columns = std::iter::zip(&self.headers, &self.columns).enumerate();
         columns
             .filter_map(|(position, (header, target))| {
-                matching::name_of(*target).map(|name| (position, header.clone(), name))
+                mapping::name_of(*target).map(|name| (position, header.clone(), name))
             })
             .collect()
     }
@@ -265,7 +267,7 @@ fn choose_delimiter(
     for delimiter in DELIMITERS {
         match read_header(sample, delimiter) {
             Ok(header) => {
-                let has_identity = matching::has_identity(&header.names, overrides);
+                let has_identity = mapping::has_identity(&header.names, overrides);
                 let score = (has_identity, header.names.len());
                 if score > best_score {
                     (best, best_score) = (Some((delimiter, header)), score);
@@ -318,7 +320,7 @@ fn read_header(sample: &[u8], delimiter: u8) -> Result<Header, PlanError> {
         if name.contains('\0') {
             return Err(PlanError::HeaderNotUtf8);
         }
-        names.push(crate::convert::trim(name).to_owned());
+        names.push(crate::values::convert::trim(name).to_owned());
     }
     Ok(Header {
         names,

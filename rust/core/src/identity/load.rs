@@ -3,10 +3,10 @@
 //! Arrays, because a row each costs the client more than the server needs to read the table: one query answers with
 //! thousands of keys.
 
-use crate::known::Known;
-use crate::parse::hash_identity;
+use crate::identity::known::Known;
+use crate::identity::lanes::lane_of;
 use crate::pipeline::Failure;
-use crate::routing::lane_of;
+use crate::rows::parse::hash_identity;
 
 /// The lanes whose identities a map is for.
 #[derive(Clone, Copy, Debug)]

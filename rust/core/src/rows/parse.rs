@@ -5,15 +5,15 @@
 
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-use crate::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
+use crate::csv::index::{Index, push_null, push_value};
+use crate::csv::scanner::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
 use crate::customer::{
     CUSTOMER_ID, EMAIL, FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME, RULES_VERSION,
 };
-use crate::dates::{DateError, DateOrder, parse_date};
-use crate::fields::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
-pub use crate::findings::{Code, Finding};
 use crate::plan::{Plan, Target};
-use crate::simd::{Index, push_null, push_value};
+pub use crate::rows::findings::{Code, Finding};
+use crate::values::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
+use crate::values::dates::{DateError, DateOrder, parse_date};
 
 /// The seeds of the hashes of one import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct Parsed {
     index: Index,
 }
 
-/// Turns a chunk of whole records, as [`crate::scan::Cutter`] cuts them, into rows.
+/// Turns a chunk of whole records, as [`crate::csv::cutter::Cutter`] cuts them, into rows.
 /// The chunk is smaller than 2 GiB.
 pub fn parse(chunk: &[u8], plan: &Plan, keys: &HashKeys, out: &mut Parsed) {
     parse_within(chunk, plan, keys, Limits::default(), out);

@@ -3,16 +3,16 @@
 //! All that depends on order happens here and only here: which row of an identity is the first, where a batch ends,
 //! what the bytes before a checkpoint hash to. So no number of parsers or lanes can change the outcome.
 
+use crate::batch::blocks::{BLOCK_BYTES, BlockHasher};
 use crate::batch::{Batch, Block, Parked, Pool};
-use crate::blocks::{BLOCK_BYTES, BlockHasher};
 use crate::customer::FIELDS;
-use crate::judge::{Verdict, judge, recall};
-use crate::known::{Known, OverBudget};
-use crate::parse::{Code, Finding, Row};
+use crate::identity::classify::{Verdict, judge, recall};
+use crate::identity::known::{Known, OverBudget};
+use crate::identity::lanes::{REJECT_LANE, Routing, lane_of};
 use crate::pgcopy::{put_bytes, put_i16, put_i64, put_null};
+use crate::pipeline::reader::{Chunk, Piece, RAW_BYTES, is_line_end};
 use crate::pipeline::{Budget, Failure, Outlet};
-use crate::reader::{Chunk, Piece, RAW_BYTES, is_line_end};
-use crate::routing::{REJECT_LANE, Routing, lane_of};
+use crate::rows::parse::{Code, Finding, Row};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! Where the fields of a record are. No values, no mapping.
 //!
 //! Works on a chunk of whole records and knows nothing of the file around it: any two cuts of
-//! a file that [`crate::scan::Cutter`] made give the same records.
+//! a file that [`crate::csv::cutter::Cutter`] made give the same records.
 
 use memchr::{memchr, memchr_iter};
 
-use crate::simd::Index;
+use crate::csv::index::Index;
 
 /// How large a field and a record may be, in bytes. Parameters, so that tests can be small.
 #[derive(Clone, Copy, Debug)]

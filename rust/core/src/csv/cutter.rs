@@ -7,8 +7,8 @@
 
 use memchr::{memchr, memchr2, memchr3, memrchr2};
 
-pub use crate::fields::Limits;
-use crate::fields::count_lines;
+pub use crate::csv::scanner::Limits;
+use crate::csv::scanner::count_lines;
 
 /// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

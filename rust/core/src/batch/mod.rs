@@ -1,5 +1,7 @@
 //! What one lane commits at once: rows ready for COPY, counts, rejects, and the byte span they stand for.
 
+pub mod blocks;
+
 use crate::pgcopy::{self, Target};
 use std::sync::{Arc, Mutex};
 

@@ -1,8 +1,8 @@
 //! How fast one thread turns a file's bytes into rows. A measurement, for the example and the bench command.
 
-use crate::parse::{HashKeys, Parsed, parse};
+use crate::csv::cutter::{Cut, Cutter};
 use crate::plan::{DateOrder, Plan, PlanError};
-use crate::scan::{Cut, Cutter};
+use crate::rows::parse::{HashKeys, Parsed, parse};
 use std::time::{Duration, Instant};
 
 const BLOCK_BYTES: usize = 1 << 20; // a chunk and its payload stay in the level 2 cache

@@ -1,11 +1,15 @@
 //! From a source to batches: the threads, the memory they may hold between them, and how they stop.
 
+pub mod reader;
+pub mod sequencer;
+pub mod source;
+
 use crate::batch::Batch;
-use crate::known::Known;
-use crate::reader::{self, Reading};
-use crate::routing::Routing;
-use crate::sequence::Sequencer;
+use crate::identity::known::Known;
+use crate::identity::lanes::Routing;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use reader::Reading;
+use sequencer::Sequencer;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
