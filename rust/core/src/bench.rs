@@ -1,8 +1,11 @@
 //! How fast one thread turns a file's bytes into rows. A measurement, for the example and the bench command.
 
 use crate::csv::cutter::{Cut, Cutter};
-use crate::plan::{DateOrder, Plan, PlanError};
-use crate::rows::parse::{HashKeys, Parsed, parse};
+use crate::identity::hash::HashKeys;
+use crate::plan::Plan;
+use crate::plan::error::PlanError;
+use crate::rows::parse::{Parsed, parse};
+use crate::values::dates::DateOrder;
 use std::time::{Duration, Instant};
 
 const BLOCK_BYTES: usize = 1 << 20; // a chunk and its payload stay in the level 2 cache
@@ -28,7 +31,7 @@ pub struct Round {
 /// Goes through `bytes`, a whole file with its header, `rounds` times.
 pub fn measure(bytes: &[u8], rounds: usize) -> Result<(Parse, Vec<Round>), PlanError> {
     let (plan, start, _) = Plan::from_header(bytes, None, &[], DateOrder::Auto)?;
-    let keys = HashKeys::new(7, &plan, false);
+    let keys = HashKeys::new(7, plan.mapped, false);
     let records = &bytes[start..];
     let mut seen = Parse::default();
     let mut times = Vec::with_capacity(rounds);

@@ -2,8 +2,11 @@
 
 use customer_panel_core::csv::scanner::{Limits, read_records};
 use customer_panel_core::customer::{FIELDS, Kind};
-use customer_panel_core::plan::{DateOrder, Plan};
-use customer_panel_core::rows::parse::{Code, HashKeys, Parsed, parse};
+use customer_panel_core::identity::hash::HashKeys;
+use customer_panel_core::plan::Plan;
+use customer_panel_core::rows::findings::Code;
+use customer_panel_core::rows::parse::{Parsed, parse};
+use customer_panel_core::values::dates::DateOrder;
 use proptest::prelude::*;
 
 const HEADERS: [&str; 4] = [
@@ -60,7 +63,7 @@ proptest! {
     fn a_record_is_a_sound_row_or_a_reject(bytes in file(), header in 0..HEADERS.len()) {
         let header = HEADERS[header].as_bytes();
         let (plan, ..) = Plan::from_header(header, None, &[], DateOrder::Auto).unwrap();
-        let keys = HashKeys::new(3, &plan, false);
+        let keys = HashKeys::new(3, plan.mapped, false);
         let mut out = Parsed::default();
         parse(&bytes, &plan, &keys, &mut out);
 

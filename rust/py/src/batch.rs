@@ -3,8 +3,9 @@
 use crate::rows;
 use customer_panel_core::batch::Part;
 use customer_panel_core::batch::blocks::BLOCK_BYTES;
-use customer_panel_core::pgcopy::{HEADER, TRAILER, Target};
-use customer_panel_core::pipeline::Held;
+use customer_panel_core::batch::frame::Target;
+use customer_panel_core::pgcopy::{HEADER, TRAILER};
+use customer_panel_core::pipeline::budget::Held;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::{Arc, PoisonError, RwLock};

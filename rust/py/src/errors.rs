@@ -1,6 +1,6 @@
 //! Failures of the core as Python exceptions.
 
-use customer_panel_core::pipeline::Failure;
+use customer_panel_core::pipeline::error::Failure;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -25,6 +25,12 @@ pub struct NativeError(Failure);
 impl From<Failure> for NativeError {
     fn from(failure: Failure) -> Self {
         NativeError(failure)
+    }
+}
+
+impl From<customer_panel_core::identity::known::OverBudget> for NativeError {
+    fn from(over: customer_panel_core::identity::known::OverBudget) -> Self {
+        NativeError(over.into())
     }
 }
 

@@ -4,13 +4,13 @@ use crate::batch::Batch;
 use crate::errors::NativeError;
 use crate::known::Known;
 use crate::plan::Plan;
-use customer_panel_core::batch::Block;
 use customer_panel_core::batch::blocks;
-use customer_panel_core::identity::lanes::Routing;
+use customer_panel_core::batch::blocks::Block;
+use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::pipeline::Pipeline as CorePipeline;
 use customer_panel_core::pipeline::reader::Reading;
+use customer_panel_core::pipeline::routing::Routing;
 use customer_panel_core::pipeline::source::{self, Located, Source};
-use customer_panel_core::rows::parse::HashKeys;
 use pyo3::prelude::*;
 use std::fs::File;
 use std::io;
@@ -123,7 +123,7 @@ impl Pipeline {
                 })?)
             }
         };
-        let keys = HashKeys::new(seed as u64, &plan.core, blank_clear);
+        let keys = HashKeys::new(seed as u64, plan.core.mapped, blank_clear);
         let (data_start, header_lines) = plan.start();
         let data_start = data_start as usize;
         let reading = Reading {

@@ -3,9 +3,11 @@
 use crate::errors::PlanError;
 use customer_panel_core::batch::blocks::BlockHasher;
 use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME};
-use customer_panel_core::pipeline::reader::average_record_bytes;
-use customer_panel_core::plan::{DateOrder, Plan as CorePlan, PlanError as CoreError};
+use customer_panel_core::plan::Plan as CorePlan;
+use customer_panel_core::plan::error::PlanError as CoreError;
 use customer_panel_core::rows::findings::Code;
+use customer_panel_core::rows::sample::average_record_bytes;
+use customer_panel_core::values::dates::DateOrder;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Parsed rows as Python tuples, for sinks other than COPY.
 
-use customer_panel_core::batch::RowSet;
+use customer_panel_core::batch::row_set::RowSet;
 use customer_panel_core::customer::{FIELDS, Kind};
 use pyo3::intern;
 use pyo3::prelude::*;

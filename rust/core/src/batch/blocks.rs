@@ -1,11 +1,17 @@
 //! Hashes of the file's 16 MiB blocks: what a resumed import holds the file against before it writes.
 
-use crate::batch::Block;
 use std::hash::Hasher as _;
 use std::io::{self, Read};
 use twox_hash::xxhash3_64::Hasher;
 
 pub const BLOCK_BYTES: u64 = 16 << 20;
+
+/// The hash of a whole 16 MiB block of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    pub number: u64,
+    pub hash: i64,
+}
 
 /// Hashes a file from its first byte on, in order, in pieces of any size.
 pub struct BlockHasher {

@@ -1,7 +1,15 @@
 //! What a row is, by what is known of its identity. Pure: the map is the caller's.
 
-use crate::batch::Parked;
 use crate::identity::known::{HELD, MANY, PARKED, SEEN};
+
+/// Why a row waits in `import_parked` for the end of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// The first row of its identity in this file.
+    First,
+    /// A later one; with the first row's hash where that went its way.
+    Later { first_hash: Option<i64> },
+}
 
 /// What becomes of a row.
 pub enum Verdict {

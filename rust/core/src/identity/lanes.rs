@@ -1,28 +1,4 @@
-//! How rows become batches: which lane a row belongs to, and where a batch ends.
-
-/// How rows become batches.
-#[derive(Clone, Debug)]
-pub struct Routing {
-    pub import_id: i64,
-    /// Lanes of the whole import; a lane is a range of the lane hash.
-    pub lanes: u32,
-    /// The lanes of this run: `first_lane` and as many as `done_to` has entries.
-    pub first_lane: u32,
-    /// For each lane of this run, the offset up to which it is done.
-    pub done_to: Vec<u64>,
-    /// Rows that begin at or behind this offset are left alone.
-    pub until: Option<u64>,
-    pub batch_rows: usize,
-    pub batch_bytes: usize,
-    /// A lane closes a batch after so many bytes of file, even an empty one.
-    pub checkpoint_bytes: u64,
-    /// Changed rows wait for the end of the file: there is no key to merge by yet.
-    pub parks_changed: bool,
-    /// Line ends before the first record.
-    pub header_lines: u64,
-    /// Off only to measure what it costs.
-    pub hashes_blocks: bool,
-}
+//! Which lane a row belongs to. A lane is a range of the lane hash.
 
 /// The lane of an identity among `lanes`.
 pub fn lane_of(lane_hash: u64, lanes: u32) -> u32 {
@@ -31,3 +7,18 @@ pub fn lane_of(lane_hash: u64, lanes: u32) -> u32 {
 
 /// Rejects have no identity; they belong to the first lane.
 pub const REJECT_LANE: u32 = 0;
+
+/// The lanes whose identities a map is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    pub total: u32,
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Lanes {
+    pub fn contains(&self, lane_hash: u64) -> bool {
+        let lane = lane_of(lane_hash, self.total);
+        self.first <= lane && lane - self.first < self.count
+    }
+}

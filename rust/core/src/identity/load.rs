@@ -3,25 +3,9 @@
 //! Arrays, because a row each costs the client more than the server needs to read the table: one query answers with
 //! thousands of keys.
 
-use crate::identity::known::Known;
-use crate::identity::lanes::lane_of;
-use crate::pipeline::Failure;
-use crate::rows::parse::hash_identity;
-
-/// The lanes whose identities a map is for.
-#[derive(Clone, Copy, Debug)]
-pub struct Lanes {
-    pub total: u32,
-    pub first: u32,
-    pub count: u32,
-}
-
-impl Lanes {
-    fn contains(&self, lane_hash: u64) -> bool {
-        let lane = lane_of(lane_hash, self.total);
-        self.first <= lane && lane - self.first < self.count
-    }
-}
+use crate::identity::hash::hash_identity;
+use crate::identity::known::{Known, OverBudget};
+use crate::identity::lanes::Lanes;
 
 /// The bytes are not a one-dimensional binary array of PostgreSQL.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,14 +41,14 @@ pub fn load_hashes(
     lanes: Lanes,
     ids: &[u8],
     hashes: &[u8],
-) -> Result<Result<(), Failure>, NotAnArray> {
+) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, hash) in elements(ids)?.zip(elements(hashes)?) {
         // A customer made by hand has no source hash. Zero is as good as any: its flag comes first.
         let hash = hash
             .and_then(|bytes| bytes.try_into().ok())
             .map_or(0, i64::from_be_bytes);
-        if let Err(failure) = add(known, identity_seed, lanes, id, 0, Some(hash)) {
-            return Ok(Err(failure));
+        if let Err(over_budget) = add(known, identity_seed, lanes, id, 0, Some(hash)) {
+            return Ok(Err(over_budget));
         }
     }
     Ok(Ok(()))
@@ -77,11 +61,11 @@ pub fn load_flags(
     lanes: Lanes,
     ids: &[u8],
     flags: &[u8],
-) -> Result<Result<(), Failure>, NotAnArray> {
+) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, flag) in elements(ids)?.zip(elements(flags)?) {
         let flag = flag.and_then(|bytes| bytes.last()).copied().unwrap_or(0);
-        if let Err(failure) = add(known, identity_seed, lanes, id, flag, None) {
-            return Ok(Err(failure));
+        if let Err(over_budget) = add(known, identity_seed, lanes, id, flag, None) {
+            return Ok(Err(over_budget));
         }
     }
     Ok(Ok(()))
@@ -94,7 +78,7 @@ fn add(
     id: Option<&[u8]>,
     flags: u8,
     hash: Option<i64>,
-) -> Result<(), Failure> {
+) -> Result<(), OverBudget> {
     let (lane_hash, identity) = hash_identity(id.unwrap_or_default(), identity_seed);
     if lanes.contains(lane_hash) {
         known.update(identity, |old| {

@@ -1,156 +1,20 @@
 //! From a source to batches: the threads, the memory they may hold between them, and how they stop.
 
+pub mod budget;
+pub mod error;
 pub mod reader;
+pub mod routing;
 pub mod sequencer;
 pub mod source;
 
-use crate::batch::Batch;
 use crate::identity::known::Known;
-use crate::identity::lanes::Routing;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use budget::{Budget, Held, Outlet};
+use crossbeam_channel::{Receiver, unbounded};
+use error::Failure;
 use reader::Reading;
+use routing::Routing;
 use sequencer::Sequencer;
-use std::io;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-
-/// Why a pipeline ended before its source did.
-#[derive(Debug)]
-pub enum Failure {
-    Io(io::Error),
-    /// The identities of these lanes need more memory than the map may take: run fewer lanes at a time.
-    OverBudget,
-    Stopped,
-    /// A thread died; a defect of ours.
-    Broken,
-}
-
-/// Memory of all batches in flight. Batches being filled may take half of it, closed ones the other half.
-pub struct Budget {
-    limit: usize,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    closed_bytes: usize,
-    is_stopped: bool,
-}
-
-impl Budget {
-    fn new(limit: usize) -> Self {
-        Budget {
-            limit,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Fails where the pipeline was stopped.
-    pub fn check(&self) -> Result<(), Failure> {
-        if self.state().is_stopped {
-            Err(Failure::Stopped)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Counts a batch that was closed, after waiting until there is room for it.
-    pub fn take(&self, bytes: usize) -> Result<(), Failure> {
-        let mut state = self.state();
-        while !state.is_stopped
-            && state.closed_bytes > 0
-            && state.closed_bytes + bytes > self.limit / 2
-        {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.is_stopped {
-            return Err(Failure::Stopped);
-        }
-        state.closed_bytes += bytes;
-        Ok(())
-    }
-
-    fn release(&self, bytes: usize) {
-        self.state().closed_bytes -= bytes;
-        self.changed.notify_all();
-    }
-
-    fn stop(&self) {
-        self.state().is_stopped = true;
-        self.changed.notify_all();
-    }
-}
-
-/// A closed batch; its memory counts until it is dropped.
-pub struct Held {
-    batch: Batch,
-    bytes: usize,
-    budget: Arc<Budget>,
-}
-
-impl Held {
-    /// A batch that was not counted by the budget.
-    fn uncounted(batch: Batch, budget: &Arc<Budget>) -> Self {
-        Held {
-            batch,
-            bytes: 0,
-            budget: Arc::clone(budget),
-        }
-    }
-
-    /// Frees the rows and their part of the budget. Who waits for the next batch must not hold the last one.
-    pub fn release(&mut self) {
-        self.batch.clear_rows();
-        self.budget.release(std::mem::take(&mut self.bytes));
-    }
-}
-
-impl Deref for Held {
-    type Target = Batch;
-    fn deref(&self) -> &Batch {
-        &self.batch
-    }
-}
-
-impl DerefMut for Held {
-    fn deref_mut(&mut self) -> &mut Batch {
-        &mut self.batch
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-/// Where a lane's batches go.
-pub struct Outlet {
-    sender: Sender<Held>,
-    budget: Arc<Budget>,
-}
-
-impl Outlet {
-    /// Sends a batch that [`Budget::take`] has counted.
-    pub fn send(&self, batch: Batch) -> Result<(), Failure> {
-        let bytes = batch.bytes();
-        let held = Held {
-            batch,
-            bytes,
-            budget: Arc::clone(&self.budget),
-        };
-        self.sender.send(held).map_err(|_| Failure::Stopped)
-    }
-}
+use std::sync::Arc;
 
 /// How a source ended.
 pub struct Outcome {
@@ -184,10 +48,7 @@ impl Pipeline {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..lanes).map(|_| unbounded()).unzip();
         let outlets = senders
             .into_iter()
-            .map(|sender| Outlet {
-                sender,
-                budget: Arc::clone(&budget),
-            })
+            .map(|sender| Outlet::new(sender, &budget))
             .collect();
         let sequencer = Sequencer::new(routing, known, outlets, Arc::clone(&budget));
         let (report, outcome) = unbounded();

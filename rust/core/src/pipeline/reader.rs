@@ -3,18 +3,18 @@
 //! The order is kept by a queue of promises: each chunk's parsed rows arrive in a channel of their own, and the queue of
 //! those channels is in file order. Its length bounds how much is in memory.
 
+use crate::batch::frame::RAW_BYTES;
 use crate::csv::cutter::{Cut, Cutter};
+use crate::identity::hash::HashKeys;
 use crate::pipeline::source::{Source, read_full};
 use crate::plan::Plan;
-use crate::rows::parse::{HashKeys, Parsed, parse};
+use crate::rows::parse::{Parsed, parse};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::io;
 use std::sync::Arc;
 
 /// Bytes read at once. Half a mebibyte and its rows fit the second-level cache of a core; larger was not faster.
 pub const CHUNK_BYTES: usize = 512 << 10;
-/// Bytes of a reject that are kept.
-pub const RAW_BYTES: usize = 64 << 10;
 
 /// A chunk and what it holds.
 #[derive(Default)]
@@ -82,23 +82,6 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
         }
     });
     (in_order, recycle)
-}
-
-/// Bytes of a record on average, by the records that are whole in `sample`; the whole sample where there is none.
-pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
-    let Cut::Records { end } = Cutter::new(plan.delimiter).cut(sample, false) else {
-        return sample.len().max(1);
-    };
-    let mut parsed = Parsed::default();
-    parse(
-        &sample[..end],
-        plan,
-        &HashKeys::new(0, plan, false),
-        &mut parsed,
-    );
-    // The one that the sample holds in part counts with what is seen of it: it may be most of it.
-    let records = parsed.rows.len() + parsed.findings.len() + usize::from(end < sample.len());
-    sample.len() / records.max(1)
 }
 
 /// A named thread that nobody joins: it ends when its channels do.

@@ -3,16 +3,19 @@
 //! All that depends on order happens here and only here: which row of an identity is the first, where a batch ends,
 //! what the bytes before a checkpoint hash to. So no number of parsers or lanes can change the outcome.
 
-use crate::batch::blocks::{BLOCK_BYTES, BlockHasher};
-use crate::batch::{Batch, Block, Parked, Pool};
-use crate::customer::FIELDS;
-use crate::identity::classify::{Verdict, judge, recall};
-use crate::identity::known::{Known, OverBudget};
-use crate::identity::lanes::{REJECT_LANE, Routing, lane_of};
-use crate::pgcopy::{put_bytes, put_i16, put_i64, put_null};
-use crate::pipeline::reader::{Chunk, Piece, RAW_BYTES, is_line_end};
-use crate::pipeline::{Budget, Failure, Outlet};
-use crate::rows::parse::{Code, Finding, Row};
+use crate::batch::Batch;
+use crate::batch::blocks::{BLOCK_BYTES, Block, BlockHasher};
+use crate::batch::frame::{Place, put_finding};
+use crate::batch::row_set::Pool;
+use crate::identity::classify::{Parked, Verdict, judge, recall};
+use crate::identity::known::Known;
+use crate::identity::lanes::{REJECT_LANE, lane_of};
+use crate::pipeline::budget::{Budget, Outlet};
+use crate::pipeline::error::Failure;
+use crate::pipeline::reader::{Chunk, Piece, is_line_end};
+use crate::pipeline::routing::Routing;
+use crate::rows::findings::{Code, Finding};
+use crate::rows::parse::Row;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
@@ -283,27 +286,14 @@ impl Sequencer {
         let line = self.lines + u64::from(finding.line) + 1;
         let batch = &mut self.lanes[index].batch;
         batch.last_line = line;
-        let out = &mut batch.findings;
-        put_i16(out, 9);
-        put_i64(out, self.routing.import_id);
-        put_i64(out, line as i64);
-        put_i64(out, from as i64);
-        put_i64(out, to as i64);
-        put_bytes(
-            out,
-            if finding.warning {
-                b"warning"
-            } else {
-                b"reject"
-            },
+        let place = Place { line, from, to };
+        put_finding(
+            &mut batch.findings,
+            self.routing.import_id,
+            finding,
+            place,
+            raw,
         );
-        put_bytes(out, finding.code.as_str().as_bytes());
-        match finding.field {
-            Some(field) => put_bytes(out, FIELDS[field as usize].name.as_bytes()),
-            None => put_null(out),
-        }
-        put_bytes(out, finding.code.message().as_bytes());
-        put_bytes(out, &raw[..raw.len().min(RAW_BYTES)]);
     }
 
     fn hash(&mut self, bytes: &[u8]) {
@@ -360,11 +350,5 @@ impl Sequencer {
             .to_vec();
         lane.blocks_told = lane.blocks_told.max(self.blocks.len());
         batch
-    }
-}
-
-impl From<OverBudget> for Failure {
-    fn from(_: OverBudget) -> Self {
-        Failure::OverBudget
     }
 }

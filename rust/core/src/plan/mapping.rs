@@ -3,7 +3,26 @@
 use crate::customer::{
     CUSTOMER_ID, EMAIL, FIELDS, FULL_NAME, FULL_NAME_ALIASES, FULL_NAME_NAMES, PHONE1, PHONE2,
 };
-use crate::plan::{PlanError, Target};
+use crate::plan::error::PlanError;
+
+/// What becomes of a column of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Skip,
+    /// An index into [`FIELDS`].
+    Field(u8),
+    FullName,
+}
+
+impl Target {
+    pub(crate) fn bit(self) -> u32 {
+        match self {
+            Target::Skip => 0,
+            Target::Field(field) => 1 << field,
+            Target::FullName => 1 << FULL_NAME,
+        }
+    }
+}
 
 /// A name as it is compared: without case, spaces, underscores, hyphens and dots.
 fn fold(name: &str) -> String {

@@ -3,47 +3,19 @@
 //! Has no state between chunks, so any number of threads may run it. A record is a row or a
 //! reject; nothing that a file can hold makes this fail.
 
-use twox_hash::{XxHash3_64, XxHash3_128};
-
-use crate::csv::index::{Index, push_null, push_value};
+use crate::csv::index::Index;
 use crate::csv::scanner::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
 use crate::customer::{
-    CUSTOMER_ID, EMAIL, FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME, RULES_VERSION,
+    CUSTOMER_ID, EMAIL, FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME, SUBSCRIPTION_DATE,
 };
-use crate::plan::{Plan, Target};
-pub use crate::rows::findings::{Code, Finding};
+use crate::identity::hash::{HashKeys, hash_identity};
+use crate::pgcopy::{put_bytes_within, put_i32, put_null};
+use crate::plan::Plan;
+use crate::plan::mapping::Target;
+use crate::rows::findings::{Code, Finding};
 use crate::values::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
 use crate::values::dates::{DateError, DateOrder, parse_date};
-
-/// The seeds of the hashes of one import.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashKeys {
-    /// The same for every import into one database.
-    pub identity_seed: u64,
-    /// Also covers what decides how a record becomes a row, so that other rules, other columns
-    /// or another treatment of blanks make it another row.
-    pub row_seed: u64,
-}
-
-impl HashKeys {
-    pub fn new(database_seed: u64, plan: &Plan, blank_clear: bool) -> Self {
-        let mut rules = [0u8; 9];
-        rules[..4].copy_from_slice(&RULES_VERSION.to_le_bytes());
-        rules[4..8].copy_from_slice(&plan.mapped.to_le_bytes());
-        rules[8] = u8::from(blank_clear);
-        HashKeys {
-            identity_seed: database_seed,
-            row_seed: XxHash3_64::oneshot_with_seed(database_seed, &rules),
-        }
-    }
-}
-
-/// The first and second half of the 128-bit hash of a `customer_id`: its lane, and what it is
-/// known by.
-pub fn hash_identity(customer_id: &[u8], seed: u64) -> (u64, u64) {
-    let hash = XxHash3_128::oneshot_with_seed(seed, customer_id);
-    ((hash >> 64) as u64, hash as u64)
-}
+use twox_hash::XxHash3_64;
 
 /// One customer of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +126,7 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
         };
         let finding = match outcome {
             Ok(None) => continue,
-            Ok(Some(code)) => (code, Some(crate::customer::SUBSCRIPTION_DATE as u8), true),
+            Ok(Some(code)) => (code, Some(SUBSCRIPTION_DATE as u8), true),
             Err((code, field)) => (code, field, false),
         };
         out.findings.push(Finding {
@@ -288,20 +260,20 @@ impl Rows<'_> {
                 }
             }
             if value.is_empty() {
-                push_null(payload);
+                put_null(payload);
                 continue;
             }
             match field.kind {
                 Kind::Text | Kind::Identity => writer.text(number, value, payload)?,
                 Kind::Email => writer.email(number, value, payload)?,
                 Kind::Date => match parse_date(value, self.date_order) {
-                    Ok(days) => push_value(payload, &days.to_be_bytes(), &[]),
+                    Ok(days) => put_i32(payload, days),
                     Err(error) => {
                         warning = Some(match error {
                             DateError::Unreadable => Code::UnreadableDate,
                             DateError::Ambiguous => Code::AmbiguousDate,
                         });
-                        push_null(payload);
+                        put_null(payload);
                     }
                 },
             }
@@ -323,7 +295,7 @@ impl Writer<'_> {
         if value.len() > limit && (!self.has_wide || count_characters(value) > limit) {
             return Err((Code::TooLong, Some(field as u8)));
         }
-        push_value(payload, value, self.chunk);
+        put_bytes_within(payload, value, self.chunk);
         Ok(())
     }
 

@@ -1,0 +1,25 @@
+//! What the sequencer needs to know of a run: its lanes, how far each is, and where a batch ends.
+
+/// How rows become batches.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    pub import_id: i64,
+    /// Lanes of the whole import; a lane is a range of the lane hash.
+    pub lanes: u32,
+    /// The lanes of this run: `first_lane` and as many as `done_to` has entries.
+    pub first_lane: u32,
+    /// For each lane of this run, the offset up to which it is done.
+    pub done_to: Vec<u64>,
+    /// Rows that begin at or behind this offset are left alone.
+    pub until: Option<u64>,
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+    /// A lane closes a batch after so many bytes of file, even an empty one.
+    pub checkpoint_bytes: u64,
+    /// Changed rows wait for the end of the file: there is no key to merge by yet.
+    pub parks_changed: bool,
+    /// Line ends before the first record.
+    pub header_lines: u64,
+    /// Off only to measure what it costs.
+    pub hashes_blocks: bool,
+}
