@@ -17,18 +17,18 @@ pub struct Parse {
     pub rows: usize,
     pub findings: usize,
     pub payload_bytes: usize,
-    /// Sum of the source hashes: nothing can be optimised away, and two builds can be compared.
+    /// Sum of the source hashes: the compiler cannot remove the work, and two builds can be compared.
     pub hash_sum: i64,
 }
 
-/// One round: finding where chunks of whole records end, and that with parsing, converting, hashing and encoding.
+/// The times of one round: to cut chunks of whole records; and to cut, parse, convert, hash and encode.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
     pub cut: Duration,
     pub cut_and_parse: Duration,
 }
 
-/// Goes through `bytes`, a whole file with its header, `rounds` times.
+/// Parses `bytes`, a whole file with its header, `rounds` times.
 pub fn measure(bytes: &[u8], rounds: usize) -> Result<(Parse, Vec<Round>), PlanError> {
     let (plan, start, _) = Plan::from_header(bytes, None, &[], DateOrder::Auto)?;
     let keys = HashKeys::new(7, plan.mapped, false);
@@ -65,7 +65,7 @@ pub fn measure(bytes: &[u8], rounds: usize) -> Result<(Parse, Vec<Round>), PlanE
     Ok((seen, times))
 }
 
-/// Hands on chunks of whole records, as a reader of blocks would find them.
+/// Calls `take` with chunks of whole records, as a reader of blocks would cut them.
 fn cut<'a>(records: &'a [u8], delimiter: u8, mut take: impl FnMut(&'a [u8])) {
     let mut cutter = Cutter::new(delimiter);
     let (mut from, mut to) = (0, 0);

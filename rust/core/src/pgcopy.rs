@@ -13,6 +13,7 @@ pub fn put_field_count(out: &mut Vec<u8>, count: u16) {
     out.extend_from_slice(&count.to_be_bytes());
 }
 
+/// Appends a field: its length, big endian, and its bytes.
 pub fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(&(value.len() as i32).to_be_bytes());
     out.extend_from_slice(value);
@@ -31,7 +32,7 @@ pub fn put_i32(out: &mut Vec<u8>, value: i32) {
     put_bytes(out, &value.to_be_bytes());
 }
 
-/// Values up to this many bytes are copied as a block of that size.
+/// Values up to so many bytes are copied as one block of this size.
 const SHORT: usize = 32;
 
 /// [`put_bytes`] for a value that most likely lies in `around`: a short one is then copied without a loop.
@@ -40,7 +41,7 @@ pub(crate) fn put_bytes_within(payload: &mut Vec<u8>, value: &[u8], around: &[u8
     let length = value.len();
     payload.reserve(4 + length + SHORT);
     let prefix = (length as u32).to_be_bytes();
-    // Wraps round to something huge if the value is elsewhere, before `around`.
+    // If the value lies before `around`, this wraps to a huge number.
     let at = (value.as_ptr() as usize).wrapping_sub(around.as_ptr() as usize);
     if length <= SHORT && at < around.len() && around.len() - at >= SHORT {
         // SAFETY: the payload has room for 4 + SHORT bytes behind its end, and is made longer only

@@ -68,14 +68,14 @@ proptest! {
         parse(&bytes, &plan, &keys, &mut out);
 
         let records = read_records(&bytes, b',', Limits::default());
-        let rejects = out.findings.iter().filter(|found| !found.warning);
+        let rejects = out.findings.iter().filter(|found| !found.is_warning);
         let rows = out.rows.iter().map(|row| (row.start, row.end, row.line));
         let mut seen: Vec<_> = rejects.map(|it| (it.start, it.end, it.line)).chain(rows).collect();
         seen.sort_unstable();
         let spans = records.iter().map(|(it, _)| (it.start as u32, it.end as u32, it.line));
         prop_assert_eq!(seen, spans.collect::<Vec<_>>());
 
-        for warning in out.findings.iter().filter(|found| found.warning) {
+        for warning in out.findings.iter().filter(|found| found.is_warning) {
             prop_assert!(warning.code.is_warning());
             prop_assert!(out.rows.iter().any(|row| row.start == warning.start));
         }

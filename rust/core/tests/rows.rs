@@ -56,7 +56,7 @@ fn check_row(record: &[u8], expected: &str, warning: Option<Code>) {
         let codes: Vec<_> = out
             .findings
             .iter()
-            .map(|found| (found.code, found.warning))
+            .map(|found| (found.code, found.is_warning))
             .collect();
         assert_eq!(codes, warning.map(|code| (code, true)).as_slice());
         let row = out.rows[0];
@@ -135,7 +135,7 @@ fn check_reject(record: &[u8], code: Code, field: Option<&str>) {
     assert_eq!(keys, b"12", "the rows around a reject are not touched");
     assert_eq!(out.findings.len(), 1);
     let found = out.findings[0];
-    assert_eq!((found.code, found.warning, found.line), (code, false, 2));
+    assert_eq!((found.code, found.is_warning, found.line), (code, false, 2));
     assert_eq!(found.field.map(|field| FIELDS[field as usize].name), field);
     let span = &chunk[found.start as usize..found.end as usize];
     assert_eq!(span, [record, b"\n"].concat());

@@ -67,7 +67,7 @@ impl Batch {
             let c = batch.counts;
             (
                 c.processed,
-                c.fresh,
+                c.new,
                 c.changed,
                 c.unchanged,
                 c.duplicate,
@@ -127,7 +127,7 @@ impl Batch {
     /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`.
     fn fresh(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
         self.pieces(
-            Part::Fresh,
+            Part::New,
             Target::Customers {
                 first_id,
                 import_id,
@@ -143,7 +143,7 @@ impl Batch {
 
     /// The new rows, framed for `stage`.
     fn fresh_to_stage(&self, clears: i32) -> Pieces {
-        self.pieces(Part::Fresh, Target::Stage { clears })
+        self.pieces(Part::New, Target::Stage { clears })
     }
 
     /// Binary COPY into `import_parked`.
@@ -153,14 +153,14 @@ impl Batch {
 
     /// The new rows as tuples: the twelve columns, as `str`, `datetime.date` or `None`.
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.read(|batch| rows::tuples(py, batch.part(Part::Fresh)))
+        self.read(|batch| rows::tuples(py, batch.part(Part::New)))
     }
 
     /// The line on which each of `rows()` begins.
     fn lines(&self) -> Vec<u64> {
         self.read(|batch| {
             batch
-                .part(Part::Fresh)
+                .part(Part::New)
                 .refs()
                 .iter()
                 .map(|row| row.line)

@@ -16,21 +16,21 @@ pub const RAW_BYTES: usize = 64 << 10;
 /// Which table a stream is for, with what all its rows share.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
-    /// `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`; ids count up from `first_id`.
+    /// `customers (id, import_id, source_id, source_line, source_hash, <columns of the customer>)`; ids count up from `first_id`.
     Customers {
         first_id: i64,
         import_id: i64,
         source_id: i32,
     },
-    /// `stage (source_line, source_hash, clears, <12 columns>)`; `clears`: the columns that a blank erases.
+    /// `stage (source_line, source_hash, clears, <columns of the customer>)`; `clears`: the columns that a blank erases.
     Stage { clears: i32 },
-    /// `import_parked (import_id, source_line, source_hash, first_hash, <12 columns>, is_first)`.
+    /// `import_parked (import_id, source_line, source_hash, first_hash, <columns of the customer>, is_first)`.
     Parked { import_id: i64 },
 }
 
-/// Frames `rows` for `target`, piece by piece, from row `next` on; the caller keeps `next` between calls.
+/// Writes the stream of `rows` for `target` piece by piece, from row `next` on. The caller keeps `next` between calls.
 ///
-/// Appends to `out` until it holds at least `enough` bytes or the stream is complete; answers whether it is complete.
+/// Appends to `out` until it holds at least `enough` bytes or the stream is complete; true when it is complete.
 pub fn frame(
     rows: &RowSet,
     parked: &[Parked],
@@ -109,7 +109,7 @@ pub fn put_finding(out: &mut Vec<u8>, import_id: i64, finding: &Finding, place: 
     put_i64(out, place.to as i64);
     put_bytes(
         out,
-        if finding.warning {
+        if finding.is_warning {
             b"warning"
         } else {
             b"reject"

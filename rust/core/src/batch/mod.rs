@@ -9,11 +9,12 @@ use blocks::Block;
 use frame::Target;
 use row_set::{Pool, RowSet};
 
-/// Rows by outcome. `processed` is the sum of all but `warnings`; `changed` and `pending` are judged by the database.
+/// Rows by class. `processed` is the sum of all others but `warnings`. What becomes of changed and pending rows is
+/// decided in the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub processed: u64,
-    pub fresh: u64,
+    pub new: u64,
     pub changed: u64,
     pub unchanged: u64,
     pub duplicate: u64,
@@ -29,17 +30,18 @@ pub struct Batch {
     pub from: u64,
     pub to: u64,
     pub counts: Counts,
-    /// New identities, for `customers`.
-    pub fresh: RowSet,
-    /// Known ones with another hash, for the merge.
+    /// Rows of new identities, for `customers`.
+    pub new_rows: RowSet,
+    /// Rows of known identities with another hash, for the merge.
     pub changed: RowSet,
+    /// Rows for `import_parked`, and why each of them waits.
     pub waiting: RowSet,
     pub parked: Vec<Parked>,
     /// Binary COPY tuples of `import_rejects`, without header and trailer.
     pub findings: Vec<u8>,
     pub last_row_hash: Option<i64>,
     pub last_line: u64,
-    /// Blocks that were completed since this lane's last batch, and the hash from the last border to `to`.
+    /// Blocks that were completed since this lane's last batch, and the hash from the last block's end to `to`.
     pub blocks: Vec<Block>,
     pub tail_hash: i64,
 }
@@ -47,7 +49,7 @@ pub struct Batch {
 /// The streams of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    Fresh,
+    New,
     Changed,
     Waiting,
 }
@@ -60,7 +62,7 @@ impl Batch {
             lane,
             from,
             to: from,
-            fresh: set(),
+            new_rows: set(),
             changed: set(),
             waiting: set(),
             ..Batch::default()
@@ -68,28 +70,28 @@ impl Batch {
     }
 
     pub fn bytes(&self) -> usize {
-        self.fresh.bytes() + self.changed.bytes() + self.waiting.bytes() + self.findings.len()
+        self.new_rows.bytes() + self.changed.bytes() + self.waiting.bytes() + self.findings.len()
     }
 
     pub fn rows(&self) -> usize {
-        self.fresh.len() + self.changed.len() + self.waiting.len()
+        self.new_rows.len() + self.changed.len() + self.waiting.len()
     }
 
     /// Frees the rows; span and counts stay.
     pub fn clear_rows(&mut self) {
-        (self.fresh, self.changed, self.waiting) = Default::default();
+        (self.new_rows, self.changed, self.waiting) = Default::default();
         (self.parked, self.findings) = Default::default();
     }
 
-    /// Sorts by key what goes to an index. Done by the lane, not by the one thread that all lanes wait for.
+    /// Sorts by key the rows that go to an index. The lane calls it, not the one thread that all lanes wait for.
     pub fn sort(&mut self) {
-        self.fresh.sort();
+        self.new_rows.sort();
         self.changed.sort();
     }
 
     pub fn part(&self, part: Part) -> &RowSet {
         match part {
-            Part::Fresh => &self.fresh,
+            Part::New => &self.new_rows,
             Part::Changed => &self.changed,
             Part::Waiting => &self.waiting,
         }

@@ -1,23 +1,23 @@
-//! Rows in memory: encoded once, sorted by reference, their memory used again.
+//! The rows of a batch in memory. They are encoded once; a sort moves references.
 
 use std::sync::{Arc, Mutex};
 
-/// One row of a set. `prefix` holds the first eight bytes of the key, so that most comparisons of a sort touch nothing else.
+/// One row of a set. `prefix` holds the first eight bytes of the key: most comparisons of a sort need nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct RowRef {
     prefix: u64,
     at: u32,
     len: u32,
-    /// Place in which the row was added.
+    /// How many rows were added before it.
     pub order: u32,
     pub line: u64,
     pub source_hash: i64,
 }
 
-/// A row is shorter: its values are limited, to 2,000 characters the longest.
+/// Much more than the longest row: the limits of its columns are 2,000 characters at most.
 const SEGMENT_BYTES: usize = 256 << 10;
 
-/// Segments that no batch needs now. All are of one size, so they are never too small, and memory does not fragment.
+/// Segments that no batch uses now. All have one size, so that any of them fits and memory does not fragment.
 #[derive(Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -37,7 +37,7 @@ impl Pool {
     }
 }
 
-/// Rows whose columns lie encoded in segments; none lies across two.
+/// Rows whose columns lie encoded in segments. Each row lies in one segment.
 #[derive(Default)]
 pub struct RowSet {
     segments: Vec<Vec<u8>>,
@@ -77,7 +77,7 @@ impl RowSet {
         self.refs.push(row);
     }
 
-    /// Rows by key, and rows of one key by line: index pages are then written once a batch, not once a row.
+    /// Sorts by key, and rows of one key by line. A page of an index is then written once for a batch, not for each row.
     pub fn sort(&mut self) {
         let mut refs = std::mem::take(&mut self.refs);
         refs.sort_unstable_by(|a, b| {

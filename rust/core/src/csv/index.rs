@@ -1,7 +1,7 @@
 //! Where the structural bytes of a chunk are, 64 bytes at a time.
 //!
-//! The only `unsafe` of the scanner. The build is for any x86-64, so AVX2 is chosen at run time;
-//! other processors take the portable loop. All three give the same bits; a test compares them.
+//! The only `unsafe` of this room. The build is for any x86-64 processor, so AVX2 is chosen at run time. Other processors
+//! take the portable loop. All three give the same bits; a test compares them.
 
 /// The structural bytes among 64: bit `i` is byte `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,12 +11,12 @@ pub(crate) struct Marks {
     pub quotes: u64,
 }
 
-/// What the chunk holds at all, so that most chunks are spared most questions.
+/// What the whole chunk holds, so that most chunks need no slow checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traits {
     pub has_nul: bool,
     pub has_return: bool,
-    /// Some byte is above 127: trimming, case and length need decoding.
+    /// Some byte is above 127: to trim, to lower the case and to count need decoding.
     pub has_wide: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a row is, by what is known of its identity. Pure: the map is the caller's.
+//! What a row is, by what is known of its identity. The map of known identities belongs to the caller.
 
 use crate::identity::known::{HELD, MANY, PARKED, SEEN};
 
@@ -7,39 +7,41 @@ use crate::identity::known::{HELD, MANY, PARKED, SEEN};
 pub enum Parked {
     /// The first row of its identity in this file.
     First,
-    /// A later one; with the first row's hash where that went its way.
+    /// A later one, with the hash of the first row unless that row is parked too.
     Later { first_hash: Option<i64> },
 }
 
-/// What becomes of a row.
-pub enum Verdict {
-    Fresh,
+/// What a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    New,
     Changed,
     Unchanged,
     Parked(Parked),
 }
 
-/// What a row is, given what is known of its identity; and what is known of it from now on.
-pub fn judge(old: Option<(u8, i64)>, hash: i64, parks_changed: bool) -> (u8, i64, Verdict) {
+/// Classifies a row. `old`: flags and hash that are known of its identity.
+///
+/// Returns the flags to add and the hash to keep, and the class of the row.
+pub fn classify(old: Option<(u8, i64)>, hash: i64, parks_changed: bool) -> (u8, i64, Class) {
     match old {
-        None => (SEEN, hash, Verdict::Fresh),
+        None => (SEEN, hash, Class::New),
         Some((flags, first)) if flags & SEEN != 0 => {
             let first_hash = (flags & PARKED == 0).then_some(first);
-            (0, first, Verdict::Parked(Parked::Later { first_hash }))
+            (0, first, Class::Parked(Parked::Later { first_hash }))
         }
         Some((flags, _)) if flags & MANY != 0 => {
-            (SEEN | PARKED, hash, Verdict::Parked(Parked::First))
+            (SEEN | PARKED, hash, Class::Parked(Parked::First))
         }
-        Some((_, known)) if known == hash => (SEEN, hash, Verdict::Unchanged),
+        Some((_, known)) if known == hash => (SEEN, hash, Class::Unchanged),
         Some((flags, _)) if flags & HELD != 0 || parks_changed => {
-            (SEEN | PARKED, hash, Verdict::Parked(Parked::First))
+            (SEEN | PARKED, hash, Class::Parked(Parked::First))
         }
-        Some(_) => (SEEN, hash, Verdict::Changed),
+        Some(_) => (SEEN, hash, Class::Changed),
     }
 }
 
-/// What is known of an identity after one of its rows whose outcome is in the database already, and whose hash later
-/// rows need.
+/// What is known of an identity after a row that is in the database already: later rows of the file need its hash.
 pub fn recall(old: Option<(u8, i64)>, hash: i64) -> (u8, i64, ()) {
     match old {
         Some((flags, first)) if flags & SEEN != 0 => (0, first, ()),

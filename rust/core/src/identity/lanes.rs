@@ -8,7 +8,7 @@ pub fn lane_of(lane_hash: u64, lanes: u32) -> u32 {
 /// Rejects have no identity; they belong to the first lane.
 pub const REJECT_LANE: u32 = 0;
 
-/// The lanes whose identities a map is for.
+/// The lanes whose identities a map holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes {
     pub total: u32,

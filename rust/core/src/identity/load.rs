@@ -1,7 +1,7 @@
 //! Fills [`Known`] from what the database holds, in PostgreSQL's binary array format (`array_send`).
 //!
-//! Arrays, because a row each costs the client more than the server needs to read the table: one query answers with
-//! thousands of keys.
+//! The database sends arrays of thousands of keys. With a result row for each key the client would need more time than the
+//! server needs to read the table.
 
 use crate::identity::hash::hash_identity;
 use crate::identity::known::{Known, OverBudget};
@@ -11,7 +11,7 @@ use crate::identity::lanes::Lanes;
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotAnArray;
 
-/// The elements of a binary array; `None` where one is NULL. No bytes at all is no element (a NULL array).
+/// The elements of a binary array; None for a NULL among them. No bytes at all (a NULL array) have no elements.
 pub fn elements(array: &[u8]) -> Result<impl Iterator<Item = Option<&[u8]>>, NotAnArray> {
     let dimensions = array
         .first_chunk::<4>()
@@ -34,7 +34,7 @@ pub fn elements(array: &[u8]) -> Result<impl Iterator<Item = Option<&[u8]>>, Not
     }))
 }
 
-/// Adds identities with their source hashes (`text[]`, `int8[]` of the same length), those of other lanes left out.
+/// Adds identities (`text[]`) with their source hashes (`int8[]` of the same length). Those of other lanes are left out.
 pub fn load_hashes(
     known: &mut Known,
     identity_seed: u64,
@@ -43,7 +43,7 @@ pub fn load_hashes(
     hashes: &[u8],
 ) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, hash) in elements(ids)?.zip(elements(hashes)?) {
-        // A customer made by hand has no source hash. Zero is as good as any: its flag comes first.
+        // A customer made by hand has no source hash. Zero will do: its flag HELD decides.
         let hash = hash
             .and_then(|bytes| bytes.try_into().ok())
             .map_or(0, i64::from_be_bytes);

@@ -32,7 +32,7 @@ impl Budget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails where the pipeline was stopped.
+    /// Fails if the pipeline was stopped.
     pub fn check(&self) -> Result<(), Failure> {
         if self.state().is_stopped {
             Err(Failure::Stopped)
@@ -41,7 +41,9 @@ impl Budget {
         }
     }
 
-    /// Counts a batch that was closed, after waiting until there is room for it.
+    /// Waits until there is room for a closed batch, and counts it. One batch always has room: it may be larger than all.
+    ///
+    /// Fails if the pipeline was stopped.
     pub fn take(&self, bytes: usize) -> Result<(), Failure> {
         let mut state = self.state();
         while !state.is_stopped
@@ -79,7 +81,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// A batch that was not counted by the budget.
+    /// A batch that the budget has not counted.
     pub fn uncounted(batch: Batch, budget: &Arc<Budget>) -> Self {
         Held {
             batch,
@@ -88,7 +90,7 @@ impl Held {
         }
     }
 
-    /// Frees the rows and their part of the budget. Who waits for the next batch must not hold the last one.
+    /// Frees the rows and their part of the budget. Whoever waits for the next batch must not hold the last one.
     pub fn release(&mut self) {
         self.batch.clear_rows();
         self.budget.release(std::mem::take(&mut self.bytes));

@@ -7,10 +7,10 @@ use std::io;
 #[derive(Debug)]
 pub enum Failure {
     Io(io::Error),
-    /// The identities of these lanes need more memory than the map may take: run fewer lanes at a time.
+    /// The identities of these lanes need more memory than the map may take. Run fewer lanes at a time.
     OverBudget,
     Stopped,
-    /// A thread died; a defect of ours.
+    /// A thread panicked: a defect of this program.
     Broken,
 }
 

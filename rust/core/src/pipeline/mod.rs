@@ -1,7 +1,8 @@
-//! From a source to batches: the threads, the memory they may hold between them, and how they stop.
+//! From a source to batches: the threads, the memory that they share, and how they stop.
 
 pub mod budget;
 pub mod error;
+mod lane;
 pub mod reader;
 pub mod routing;
 pub mod sequencer;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 /// How a source ended.
 pub struct Outcome {
-    /// The batch of a last record without line end: to be committed when nothing more can come.
+    /// The batch of a last record without line end. Commit it when nothing more can come.
     pub tail: Option<Held>,
     /// Bytes of the source.
     pub end: u64,
@@ -32,7 +33,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the threads. Batches in flight take at most `budget` bytes, whatever the routing asks for.
+    /// Starts the threads. All batches in flight take about `budget` bytes at most, whatever the routing says.
     pub fn start(
         reading: Reading,
         mut routing: Routing,
@@ -40,8 +41,8 @@ impl Pipeline {
         budget: usize,
     ) -> Self {
         let lanes = routing.done_to.len().max(1);
-        // Closed batches may take half of the budget: for each lane the one that it is sending and the next one. With
-        // room for fewer the lanes take turns, for a batch is closed when it is a little larger than this.
+        // Closed batches may take half of the budget: for each lane the one that it sends and the next one. A batch is
+        // closed when it is a little larger than this. With room for fewer batches the lanes would wait for each other.
         routing.batch_bytes = routing.batch_bytes.min(budget / 4 / lanes).max(1);
         let first_lane = routing.first_lane;
         let budget = Arc::new(Budget::new(budget));
@@ -70,7 +71,7 @@ impl Pipeline {
         }
     }
 
-    /// The next batch of a lane, in file order; `None` when there will be no more, for whatever reason.
+    /// The next batch of a lane, in file order; None when no more will come, for whatever reason.
     pub fn next(&self, lane: u32) -> Option<Held> {
         self.lanes
             .get(lane.checked_sub(self.first_lane)? as usize)?
@@ -78,12 +79,12 @@ impl Pipeline {
             .ok()
     }
 
-    /// Waits for the end of the source. Once only; later calls say `Broken`.
+    /// Waits for the end of the source. To be called once; later calls fail with `Broken`.
     pub fn outcome(&self) -> Result<Outcome, Failure> {
         self.outcome.recv().map_err(|_| Failure::Broken)?
     }
 
-    /// Stops all threads at their next step. Batches that were closed can still be fetched.
+    /// Stops all threads at their next step. Batches that were closed can still be received.
     pub fn stop(&self) {
         self.budget.stop();
     }

@@ -1,7 +1,7 @@
 //! One thread that reads the source, cuts it into chunks of whole records and gives them to the parsers, in order.
 //!
-//! The order is kept by a queue of promises: each chunk's parsed rows arrive in a channel of their own, and the queue of
-//! those channels is in file order. Its length bounds how much is in memory.
+//! A queue keeps the order: each chunk's parsed rows arrive in a channel of their own, and the queue holds those channels
+//! in file order. Its length limits how much is in memory.
 
 use crate::batch::frame::RAW_BYTES;
 use crate::csv::cutter::{Cut, Cutter};
@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::io;
 use std::sync::Arc;
 
-/// Bytes read at once. Half a mebibyte and its rows fit the second-level cache of a core; larger was not faster.
+/// Bytes read at once. Half a mebibyte and its rows fit into the level 2 cache of a core; larger was not faster.
 pub const CHUNK_BYTES: usize = 512 << 10;
 
 /// A chunk and what it holds.
@@ -25,15 +25,15 @@ pub struct Chunk {
 
 /// The file, in order.
 pub enum Piece {
-    /// Bytes that hold no record of their own (the header, the middle of an oversize record): only hashed.
+    /// Bytes without a whole record (the header, a part of an oversize record): they are hashed and nothing else.
     Bytes(Vec<u8>),
     Records {
         chunk: Receiver<Chunk>,
         is_last: bool,
     },
-    /// A record over the limit begins here; its bytes follow as `Bytes`.
+    /// A record over the limit begins here. Its bytes follow as `Bytes`.
     OversizeBegins,
-    /// It ends here.
+    /// The record over the limit ends here.
     Oversize {
         span: u64,
         lines: u32,
@@ -59,7 +59,8 @@ pub struct Reading {
     pub parsers: usize,
 }
 
-/// Starts the reader and its parsers; they end when the pieces are dropped. Used chunks go back through the sender.
+/// Starts the reader and its parsers. They end when the receiver of the pieces is dropped. Used chunks go back through
+/// the sender.
 pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
     let parsers = reading.parsers.max(1);
     let (pieces, in_order) = bounded(parsers + 1);
@@ -70,7 +71,7 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
         spawn(format!("cp-parse-{number}"), move || {
             for Job { mut chunk, answer } in work {
                 parse(&chunk.bytes, &plan, &keys, &mut chunk.parsed);
-                // Nobody waits for it once the import is stopped.
+                // Once the import is stopped nobody waits for it.
                 let _ = answer.send(chunk);
             }
         });
@@ -94,7 +95,7 @@ pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
 
 enum Ended {
     Failed(io::Error),
-    /// The other side is gone.
+    /// Nobody receives any more.
     Unwanted,
 }
 
@@ -189,7 +190,7 @@ impl Reader {
         }
     }
 
-    /// A used buffer, or a new one, that begins with what is left of the current one.
+    /// A used buffer, or a new one, that begins with the rest of the current one.
     fn next_buffer(&self, rest: &[u8]) -> Chunk {
         let mut next = self.used.try_recv().unwrap_or_default();
         next.bytes.clear();

@@ -10,13 +10,13 @@ pub struct Routing {
     pub first_lane: u32,
     /// For each lane of this run, the offset up to which it is done.
     pub done_to: Vec<u64>,
-    /// Rows that begin at or behind this offset are left alone.
+    /// Rows that begin at or behind this offset are not read.
     pub until: Option<u64>,
     pub batch_rows: usize,
     pub batch_bytes: usize,
-    /// A lane closes a batch after so many bytes of file, even an empty one.
+    /// A lane closes its batch, even an empty one, when so many bytes of the file have passed.
     pub checkpoint_bytes: u64,
-    /// Changed rows wait for the end of the file: there is no key to merge by yet.
+    /// Park changed rows until the end of the file: the key that a merge needs does not exist yet.
     pub parks_changed: bool,
     /// Line ends before the first record.
     pub header_lines: u64,

@@ -6,13 +6,13 @@ use crate::customer::FIELDS;
 /// `Plan::from_header` never needs more.
 pub const HEADER_BYTES: usize = 1 << 20;
 
-/// Why a file cannot be imported as it is. Raised before there is a job.
+/// Why a file cannot be imported as it is. Found before there is a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanError {
     /// There is nothing but blank lines.
     NoHeader,
     HeaderTooLong,
-    /// UTF-16, another encoding, or no text at all.
+    /// UTF-16, another encoding, or not a text.
     HeaderNotUtf8,
     HeaderUnclosedQuote,
     BadDelimiter,
@@ -35,7 +35,7 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// Stable: programs may compare it.
+    /// Never changes, so that programs may compare it.
     pub fn code(&self) -> &'static str {
         match self {
             PlanError::NoHeader => "no_header",

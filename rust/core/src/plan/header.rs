@@ -6,7 +6,7 @@ use crate::plan::error::{HEADER_BYTES, PlanError};
 use crate::plan::mapping;
 use crate::values::convert::trim;
 
-/// The delimiters that are tried when none is told, in order of preference among equals.
+/// The delimiters that are tried when none is given; of equal ones the first is taken.
 pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -39,7 +39,7 @@ pub(crate) fn choose_delimiter(
         }
     }
     match (best, failure) {
-        // Under the right delimiter the header may be what is broken.
+        // The right delimiter may be the one whose header could not be read.
         (_, Some(error)) if !best_score.0 => Err(error),
         (best, _) => best.ok_or(PlanError::NoHeader),
     }

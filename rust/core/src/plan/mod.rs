@@ -1,6 +1,6 @@
 //! The plan of an import: its delimiter, and which column of the file is which field.
 //!
-//! Decided once from the header record, saved on the job, and never guessed again on resume.
+//! Decided once from the header record and saved with the job. A resumed import restores it and guesses nothing.
 
 pub mod error;
 mod header;
@@ -17,20 +17,21 @@ pub struct Plan {
     pub delimiter: u8,
     /// One for each column of the file.
     pub columns: Vec<Target>,
-    /// The fields that have a column: bit `i` is `FIELDS[i]`, bit 12 the full name.
+    /// The fields that have a column: bit `i` is `FIELDS[i]`, bit `FULL_NAME` the full name.
     pub mapped: u32,
     pub date_order: DateOrder,
     pub headers: Vec<String>,
-    /// The headers of the columns that are not read, but for empty ones.
+    /// The headers of the columns that are not read; empty headers are left out.
     pub unmapped: Vec<String>,
 }
 
 impl Plan {
-    /// Reads the header record and decides. `sample` is the start of the file: all of it, or at
-    /// least [`error::HEADER_BYTES`]. Without `delimiter` the one is taken under which a column says who
-    /// a customer is, then the one that gives most columns. `overrides` are pairs of a header and
-    /// a field (empty: leave the column out). Also returns how many bytes and lines come before
-    /// the data.
+    /// Reads the header record and decides. Also returns the bytes and lines before the first record.
+    ///
+    /// `sample`: the start of the file, at least [`error::HEADER_BYTES`] or all of it.
+    /// `delimiter`: None takes the one under which a column says who a customer is; of several, the one that gives most
+    /// columns.
+    /// `overrides`: pairs of a header and a field; an empty field leaves the column out.
     pub fn from_header(
         sample: &[u8],
         delimiter: Option<u8>,
@@ -53,8 +54,8 @@ impl Plan {
         Ok((plan, header.end, header.lines))
     }
 
-    /// The plan that a job was started with. `mapping` is what [`Plan::mapping`] gave, without
-    /// the positions: header and field in the order of the columns.
+    /// The plan that a job was started with. `mapping` is what [`Plan::mapping`] returned, without the positions: header
+    /// and field in the order of the columns.
     pub fn restore(
         delimiter: u8,
         headers: Vec<String>,

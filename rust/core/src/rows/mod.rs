@@ -1,4 +1,4 @@
-//! A record becomes a row or a reject. A new code for what can be wrong begins here.
+//! A record becomes a row or a reject, and a row may have a warning. A new code begins in `findings`.
 
 pub mod findings;
 pub mod parse;

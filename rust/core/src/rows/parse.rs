@@ -1,7 +1,7 @@
-//! A chunk of whole records in, rows out: encoded as COPY wants them, and hashed.
+//! A chunk of whole records in, rows out: encoded as COPY expects them, and hashed.
 //!
-//! Has no state between chunks, so any number of threads may run it. A record is a row or a
-//! reject; nothing that a file can hold makes this fail.
+//! Keeps nothing between chunks, so any number of threads may run it. A record becomes a row or a reject. No content of a
+//! file makes this fail.
 
 use crate::csv::index::Index;
 use crate::csv::scanner::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
@@ -36,11 +36,10 @@ pub struct Row {
     pub key_len: u16,
 }
 
-/// What a chunk became. Cleared by every [`parse`], so that its memory is used again.
+/// What a chunk became. Every [`parse`] clears it first and uses its memory again.
 #[derive(Default)]
 pub struct Parsed {
-    /// For each row the twelve columns as fields of a binary COPY tuple: length, big endian, or
-    /// -1 for NULL, and the bytes.
+    /// For each row its columns as fields of a binary COPY tuple, as [`crate::pgcopy`] writes them.
     pub payload: Vec<u8>,
     pub rows: Vec<Row>,
     /// Rejects, and warnings about rows, in file order.
@@ -67,7 +66,7 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
     let is_valid = !traits.has_nul && (!traits.has_wide || std::str::from_utf8(chunk).is_ok());
 
     let width = plan.columns.len();
-    // Fields without a column are read from a blank one behind the last.
+    // Fields without a column are read from a blank column behind the last.
     let mut sources = [width; FULL_NAME + 1];
     for (column, target) in plan.columns.iter().enumerate() {
         match *target {
@@ -135,7 +134,7 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
             line: record.line,
             code: finding.0,
             field: finding.1,
-            warning: finding.2,
+            is_warning: finding.2,
         });
     }
     out.lines = scanner.lines();
@@ -177,8 +176,8 @@ struct Rows<'a> {
 type Reject = (Code, Option<u8>);
 
 impl Rows<'_> {
-    /// Appends the row of a record to the payload, or takes back what it had appended. `Ok` may
-    /// hold a warning about its date.
+    /// Appends the row of a record to the payload, or nothing if it is a reject. `Ok` may hold a
+    /// warning about its date.
     #[inline(always)]
     fn convert(
         &mut self,
