@@ -2,11 +2,11 @@
 //!
 //! `python/customer_panel/customer.py` is made from it.
 //!
-//! Columns are only ever appended. The place of a column is its bit in `edited_fields` and its place in `edit_base`, in
-//! every row that was ever written.
+//! Columns are only ever appended. The place of a column is its bit in `edited_fields` and its place in `edit_base`,
+//! in every row that was ever written.
 
-/// Raised when a rule of normalisation changes. It is hashed with every row, so that the next import of an old file takes
-/// each row as changed, once, and writes it as the new rules say.
+/// Raised when a rule of normalisation changes. It is hashed with every row, so that the next import of an old file
+/// takes each row as changed, once, and writes it as the new rules say.
 pub const RULES_VERSION: u32 = 1;
 
 /// How a value is normalised and sent to PostgreSQL.

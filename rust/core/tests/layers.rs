@@ -1,6 +1,7 @@
 //! No circle between the files of `src`, and the rooms in one order.
 //!
-//! Reads the paths in the text: `use` lines and paths inside code. What stands in a `#[cfg(test)]` module does not count.
+//! Reads the paths in the text: `use` lines and paths inside code. What stands in a `#[cfg(test)]` module does not
+//! count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

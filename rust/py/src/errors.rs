@@ -1,5 +1,6 @@
 //! Failures of the core as Python exceptions.
 
+use customer_panel_core::identity::known::OverBudget as CoreOverBudget;
 use customer_panel_core::pipeline::error::Failure;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError};
@@ -28,9 +29,9 @@ impl From<Failure> for NativeError {
     }
 }
 
-impl From<customer_panel_core::identity::known::OverBudget> for NativeError {
-    fn from(over: customer_panel_core::identity::known::OverBudget) -> Self {
-        NativeError(over.into())
+impl From<CoreOverBudget> for NativeError {
+    fn from(error: CoreOverBudget) -> Self {
+        NativeError(error.into())
     }
 }
 

@@ -66,7 +66,8 @@ impl Known {
         }
     }
 
-    /// Adds customer ids (`text[]`) and their source hashes (`int8[]`), both as PostgreSQL sends arrays in binary form.
+    /// Adds customer ids (`text[]`) and their source hashes (`int8[]`), both as PostgreSQL sends arrays in binary
+    /// form.
     fn load_hashes(&self, py: Python<'_>, ids: &[u8], hashes: &[u8]) -> PyResult<()> {
         self.fill(py, |map| {
             load::load_hashes(map, self.seed, self.lanes, ids, hashes)

@@ -16,13 +16,15 @@ pub const RAW_BYTES: usize = 64 << 10;
 /// Which table a stream is for, with what all its rows share.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
-    /// `customers (id, import_id, source_id, source_line, source_hash, <columns of the customer>)`; ids count up from `first_id`.
+    /// `customers (id, import_id, source_id, source_line, source_hash, <columns of the customer>)`; ids count up from
+    /// `first_id`.
     Customers {
         first_id: i64,
         import_id: i64,
         source_id: i32,
     },
-    /// `stage (source_line, source_hash, clears, <columns of the customer>)`; `clears`: the columns that a blank erases.
+    /// `stage (source_line, source_hash, clears, <columns of the customer>)`; `clears`: the columns that a blank
+    /// erases.
     Stage { clears: i32 },
     /// `import_parked (import_id, source_line, source_hash, first_hash, <columns of the customer>, is_first)`.
     Parked { import_id: i64 },
@@ -98,7 +100,7 @@ pub struct Place {
     pub to: u64,
 }
 
-/// Appends a tuple of `import_rejects (import_id, source_line, byte_from, byte_to, severity, code, field, message, raw)`.
+/// Appends a tuple of `import_rejects`: import_id, source_line, byte_from, byte_to, severity, code, field, message, raw.
 ///
 /// `raw` is the record; its first [`RAW_BYTES`] are kept.
 pub fn put_finding(out: &mut Vec<u8>, import_id: i64, finding: &Finding, place: Place, raw: &[u8]) {

@@ -77,7 +77,8 @@ impl RowSet {
         self.refs.push(row);
     }
 
-    /// Sorts by key, and rows of one key by line. A page of an index is then written once for a batch, not for each row.
+    /// Sorts by key, and rows of one key by line. A page of an index is then written once for a batch, not for each
+    /// row.
     pub fn sort(&mut self) {
         let mut refs = std::mem::take(&mut self.refs);
         refs.sort_unstable_by(|a, b| {

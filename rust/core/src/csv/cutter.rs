@@ -1,7 +1,8 @@
 //! Finds where records end, so that a file can be cut into chunks of whole records. No fields, no I/O, no allocation.
 //!
-//! The caller keeps the bytes. A [`Cutter`] remembers how far it has looked, and whether that place is inside quotes. So
-//! the end of a block, a resume and a fuzzer are the same case, and a buffer that grows is not read again from its start.
+//! The caller keeps the bytes. A [`Cutter`] remembers how far it has looked, and whether that place is inside quotes.
+//! So the end of a block, a resume and a fuzzer are the same case, and a buffer that grows is not read again from its
+//! start.
 
 use memchr::{memchr, memchr2, memchr3, memrchr2};
 
@@ -15,8 +16,8 @@ pub enum Cut {
     /// No record ends in the buffer yet: append bytes and call again. Happens only while the
     /// buffer holds less than `limits.record + limits.field + 2` bytes.
     NeedMore,
-    /// `buf[..end]` belongs to a record over the limit: keep what the reject needs, drop the bytes and call again. `end`
-    /// may be 0 at the end of the input.
+    /// `buf[..end]` belongs to a record over the limit: keep what the reject needs, drop the bytes and call again.
+    /// `end` may be 0 at the end of the input.
     Skip {
         end: usize,
         /// Line ends in the dropped bytes.
@@ -38,8 +39,8 @@ enum State {
     Unclosed,
 }
 
-/// Cuts a stream of records. The buffer of every call begins behind the bytes that the previous call let the caller drop,
-/// and holds at least the rest of them.
+/// Cuts a stream of records. The buffer of every call begins behind the bytes that the previous call let the caller
+/// drop, and holds at least the rest of them.
 pub struct Cutter {
     delimiter: u8,
     limits: Limits,
@@ -226,8 +227,8 @@ impl Cutter {
         true
     }
 
-    /// The offset behind the first line end from `at` on. If there is none, `at` moves to the first byte that must be read
-    /// again.
+    /// The offset behind the first line end from `at` on. If there is none, `at` moves to the first byte that must be
+    /// read again.
     fn first_line_end(&mut self, buf: &[u8], is_final: bool) -> Option<usize> {
         let Some(at) = memchr2(b'\n', b'\r', &buf[self.at..]) else {
             self.at = buf.len();

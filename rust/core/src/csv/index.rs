@@ -1,7 +1,7 @@
 //! Where the structural bytes of a chunk are, 64 bytes at a time.
 //!
-//! The only `unsafe` of this room. The build is for any x86-64 processor, so AVX2 is chosen at run time. Other processors
-//! take the portable loop. All three give the same bits; a test compares them.
+//! The only `unsafe` of this room. The build is for any x86-64 processor, so AVX2 is chosen at run time. Other
+//! processors take the portable loop. All three give the same bits; a test compares them.
 
 /// The structural bytes among 64: bit `i` is byte `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

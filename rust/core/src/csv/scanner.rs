@@ -35,7 +35,8 @@ pub enum Form {
     Quoted,
 }
 
-/// A field of a record, as a span of the chunk. The span of a quoted field without doubled quotes lies between its quotes.
+/// A field of a record, as a span of the chunk. The span of a quoted field without doubled quotes lies between its
+/// quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct RawField {
     pub start: u32,
@@ -164,8 +165,8 @@ impl<'a> Scanner<'a> {
         at + 1
     }
 
-    /// The next record; None at the end of the chunk. Calls `field` with the number and span of each field, in order; not for
-    /// all of them if the shape of the record is not `Whole`.
+    /// The next record; None at the end of the chunk. Calls `field` with the number and span of each field, in order;
+    /// not for all of them if the shape of the record is not `Whole`.
     #[inline(always)]
     pub fn next_record(&mut self, mut field: impl FnMut(usize, RawField)) -> Option<Record> {
         let chunk = self.chunk;

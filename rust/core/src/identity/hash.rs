@@ -14,7 +14,8 @@ pub struct HashKeys {
 }
 
 impl HashKeys {
-    /// `mapped`: the bit set of the fields that have a column. `clears_blanks`: a blank erases the value in the database.
+    /// `mapped`: the bit set of the fields that have a column. `clears_blanks`: a blank erases the value in the
+    /// database.
     pub fn new(database_seed: u64, mapped: u32, clears_blanks: bool) -> Self {
         let mut rules = [0u8; 9];
         rules[..4].copy_from_slice(&RULES_VERSION.to_le_bytes());

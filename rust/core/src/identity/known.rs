@@ -1,9 +1,9 @@
 //! What is known of every identity: 60 bits of its hash, 4 flags, and the hash of its row. An entry has 16 bytes.
 //!
 //! Entries are sorted within a shard. A look-up begins where the hash would lie if all hashes were evenly spread, and
-//! walks from there: one or two cache lines while less than 7/8 of the slots are full. Growing copies one shard, so the
-//! map never needs twice its memory. Two identities that share 60 bits are taken for one. The later one is then parked or
-//! merged, and both compare the real key.
+//! walks from there: one or two cache lines while less than 7/8 of the slots are full. Growing copies one shard, so
+//! the map never needs twice its memory. Two identities that share 60 bits are taken for one. The later one is then
+//! parked or merged, and both compare the real key.
 
 /// This file has had a row of this identity.
 pub const SEEN: u8 = 1;

@@ -1,7 +1,7 @@
 //! Fills [`Known`] from what the database holds, in PostgreSQL's binary array format (`array_send`).
 //!
-//! The database sends arrays of thousands of keys. With a result row for each key the client would need more time than the
-//! server needs to read the table.
+//! The database sends arrays of thousands of keys. With a result row for each key the client would need more time
+//! than the server needs to read the table.
 
 use crate::identity::hash::hash_identity;
 use crate::identity::known::{Known, OverBudget};
@@ -34,7 +34,8 @@ pub fn elements(array: &[u8]) -> Result<impl Iterator<Item = Option<&[u8]>>, Not
     }))
 }
 
-/// Adds identities (`text[]`) with their source hashes (`int8[]` of the same length). Those of other lanes are left out.
+/// Adds identities (`text[]`) with their source hashes (`int8[]` of the same length). Those of other lanes are left
+/// out.
 pub fn load_hashes(
     known: &mut Known,
     identity_seed: u64,

@@ -41,7 +41,8 @@ impl Budget {
         }
     }
 
-    /// Waits until there is room for a closed batch, and counts it. One batch always has room: it may be larger than all.
+    /// Waits until there is room for a closed batch, and counts it. One batch always has room: it may be larger than
+    /// all.
     ///
     /// Fails if the pipeline was stopped.
     pub fn take(&self, bytes: usize) -> Result<(), Failure> {

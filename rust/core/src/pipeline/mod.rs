@@ -41,8 +41,9 @@ impl Pipeline {
         budget: usize,
     ) -> Self {
         let lanes = routing.done_to.len().max(1);
-        // Closed batches may take half of the budget: for each lane the one that it sends and the next one. A batch is
-        // closed when it is a little larger than this. With room for fewer batches the lanes would wait for each other.
+        // Closed batches may take half of the budget: for each lane the one that it sends and the next one. A batch
+        // is closed when it is a little larger than this. With room for fewer batches the lanes would wait for each
+        // other.
         routing.batch_bytes = routing.batch_bytes.min(budget / 4 / lanes).max(1);
         let first_lane = routing.first_lane;
         let budget = Arc::new(Budget::new(budget));

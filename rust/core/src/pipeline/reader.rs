@@ -1,7 +1,7 @@
 //! One thread that reads the source, cuts it into chunks of whole records and gives them to the parsers, in order.
 //!
-//! A queue keeps the order: each chunk's parsed rows arrive in a channel of their own, and the queue holds those channels
-//! in file order. Its length limits how much is in memory.
+//! A queue keeps the order: each chunk's parsed rows arrive in a channel of their own, and the queue holds those
+//! channels in file order. Its length limits how much is in memory.
 
 use crate::batch::frame::RAW_BYTES;
 use crate::csv::cutter::{Cut, Cutter};

@@ -1,5 +1,9 @@
 //! What the sequencer needs to know of a run: its lanes, how far each is, and where a batch ends.
 
+/// After so many bytes of the file a lane closes its batch, so that an interrupted import repeats no more than these.
+/// Larger batches are closed earlier; only lanes with few rows reach this.
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+
 /// How rows become batches.
 #[derive(Clone, Debug)]
 pub struct Routing {
@@ -14,7 +18,7 @@ pub struct Routing {
     pub until: Option<u64>,
     pub batch_rows: usize,
     pub batch_bytes: usize,
-    /// A lane closes its batch, even an empty one, when so many bytes of the file have passed.
+    /// A lane closes its batch, even an empty one, when so many bytes of the file have passed: [`CHECKPOINT_BYTES`].
     pub checkpoint_bytes: u64,
     /// Park changed rows until the end of the file: the key that a merge needs does not exist yet.
     pub parks_changed: bool,

@@ -124,7 +124,8 @@ impl Sequencer {
         Ok((None, offset))
     }
 
-    /// Walks the records of one chunk. `Some`: the walk ends here, with the batch of an open-ended last record, if any.
+    /// Walks the records of one chunk. `Some`: the walk ends here, with the batch of an open-ended last record, if
+    /// any.
     fn walk(
         &mut self,
         chunk: &Chunk,
@@ -298,7 +299,8 @@ impl Sequencer {
         Some(self.finish_batch(index, to))
     }
 
-    /// Sends a lane's batch and begins the next one. After a resume a lane may be ahead of `to`: it has nothing to send.
+    /// Sends a lane's batch and begins the next one. After a resume a lane may be ahead of `to`: it has nothing to
+    /// send.
     fn close(&mut self, index: usize, to: u64) -> Result<(), Failure> {
         if to <= self.lanes[index].batch.from {
             return Ok(());

@@ -93,8 +93,8 @@ fn target_of(field: usize) -> Target {
     }
 }
 
-/// The columns that a name given by the user means: those with exactly this header. If there are none, those whose header
-/// differs only in what [`fold`] ignores.
+/// The columns that a name given by the user means: those with exactly this header. If there are none, those whose
+/// header differs only in what [`fold`] ignores.
 fn columns_named(headers: &[String], name: &str) -> Vec<usize> {
     let matching = |test: &dyn Fn(&String) -> bool| -> Vec<usize> {
         let columns = headers.iter().enumerate();
@@ -111,8 +111,8 @@ fn columns_named(headers: &[String], name: &str) -> Vec<usize> {
     }
 }
 
-/// Gives every column its field. The user's overrides come first. Of several columns whose names mean one field, the one
-/// with the best rank has it. A second column that means phone1 becomes phone2 if no other column is phone2.
+/// Gives every column its field. The user's overrides come first. Of several columns whose names mean one field, the
+/// one with the best rank has it. A second column that means phone1 becomes phone2 if no other column is phone2.
 ///
 /// Fails with [`PlanError::Ambiguous`] when two columns of one rank mean the same field.
 pub(crate) fn match_columns(

@@ -29,8 +29,8 @@ impl Plan {
     /// Reads the header record and decides. Also returns the bytes and lines before the first record.
     ///
     /// `sample`: the start of the file, at least [`error::HEADER_BYTES`] or all of it.
-    /// `delimiter`: None takes the one under which a column says who a customer is; of several, the one that gives most
-    /// columns.
+    /// `delimiter`: None takes the one under which a column says who a customer is; of several, the one that gives
+    /// most columns.
     /// `overrides`: pairs of a header and a field; an empty field leaves the column out.
     pub fn from_header(
         sample: &[u8],
@@ -54,8 +54,8 @@ impl Plan {
         Ok((plan, header.end, header.lines))
     }
 
-    /// The plan that a job was started with. `mapping` is what [`Plan::mapping`] returned, without the positions: header
-    /// and field in the order of the columns.
+    /// The plan that a job was started with. `mapping` is what [`Plan::mapping`] returned, without the positions:
+    /// header and field in the order of the columns.
     pub fn restore(
         delimiter: u8,
         headers: Vec<String>,

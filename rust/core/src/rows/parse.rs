@@ -1,7 +1,7 @@
 //! A chunk of whole records in, rows out: encoded as COPY expects them, and hashed.
 //!
-//! Keeps nothing between chunks, so any number of threads may run it. A record becomes a row or a reject. No content of a
-//! file makes this fail.
+//! Keeps nothing between chunks, so any number of threads may run it. A record becomes a row or a reject. No content
+//! of a file makes this fail.
 
 use crate::csv::index::Index;
 use crate::csv::scanner::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
