@@ -236,13 +236,13 @@ class Batch:
     def lines(self) -> list[int]:
         """The line on which each of `rows()` begins."""
 
-    def fresh(self, first_id: int, import_id: int, source_id: int) -> Pieces:
+    def new_rows(self, first_id: int, import_id: int, source_id: int) -> Pieces:
         """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`."""
 
     def changed(self, clears: int) -> Pieces:
         """COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`."""
 
-    def fresh_to_stage(self, clears: int) -> Pieces:
+    def new_to_stage(self, clears: int) -> Pieces:
         """The new rows, framed for `stage`."""
 
     def parked(self, import_id: int) -> Pieces:

@@ -125,7 +125,7 @@ impl Batch {
     }
 
     /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`.
-    fn fresh(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
+    fn new_rows(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
         self.pieces(
             Part::New,
             Target::Customers {
@@ -142,7 +142,7 @@ impl Batch {
     }
 
     /// The new rows, framed for `stage`.
-    fn fresh_to_stage(&self, clears: i32) -> Pieces {
+    fn new_to_stage(&self, clears: i32) -> Pieces {
         self.pieces(Part::New, Target::Stage { clears })
     }
 

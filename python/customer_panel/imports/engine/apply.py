@@ -70,7 +70,7 @@ class Writer:
         recent: list[int] = []
         if fresh and not merges_new:
             first_id = self._draw(fresh)
-            rows = batch.fresh(first_id, self.claim.import_id, self.claim.source_id)
+            rows = batch.new_rows(first_id, self.claim.import_id, self.claim.source_id)
             copy_in(self.conn, "copy_customers", rows)
             add_totals(self.conn, range(first_id, first_id + fresh))
             counts.inserted = fresh
@@ -80,7 +80,7 @@ class Writer:
         if changed or (fresh and merges_new):
             prepare(self.conn)
             if merges_new:
-                copy_in(self.conn, "copy_stage", batch.fresh_to_stage(self.claim.clears))
+                copy_in(self.conn, "copy_stage", batch.new_to_stage(self.claim.clears))
             copy_in(self.conn, "copy_stage", batch.changed(self.claim.clears))
             merged = merge(self.conn, self.claim)
             counts.inserted += merged.inserted
