@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "customer_fields",
     "finding_codes",
+    "full_name_aliases",
     "generate",
     "scan_speed",
     "verify",
@@ -136,7 +137,7 @@ class Feed:
 
     def __new__(cls) -> Feed: ...
     def push(self, buffer: bytes) -> bool:
-        """Waits for room and hands `buffer` over; False where nobody reads any more."""
+        """Waits for room and hands `buffer` over; False if nobody reads any more."""
 
     def close(self, error: str | None = None) -> None:
         """Ends the source, as its end or (with `error`) as a failure to read it."""
@@ -154,14 +155,14 @@ class Pipeline:
         head: bytes,
         lanes: int,
         done_to: Sequence[int],
+        batch_rows: int,
+        batch_bytes: int,
+        budget: int,
         first_lane: int = 0,
         known: Known | None = None,
         import_id: int = 0,
         blank_clear: bool = False,
         until: int | None = None,
-        batch_rows: int = 200_000,
-        batch_bytes: int = ...,
-        budget: int = ...,
         checkpoint_bytes: int = ...,
         parks_changed: bool = False,
         hashes_blocks: bool = True,
@@ -174,12 +175,13 @@ class Pipeline:
         done_to: for each lane of this run (from `first_lane` on, of `lanes`) the offset up to which
             it is done.
         known: None: every row is new.
-        until: rows that begin at or behind this offset are left alone.
+        batch_rows, batch_bytes: a batch is closed when it has so many rows, or about so many bytes.
         budget: bytes that all batches in flight take together.
+        until: rows that begin at or behind this offset are not read.
         """
 
     def next_batch(self, lane: int) -> Batch | None:
-        """The next batch of a lane, in file order; None when there are no more, however it came."""
+        """The next batch of a lane, in file order; None when no more will come, for any reason."""
 
     def outcome(self) -> tuple[Batch | None, int]:
         """Waits for the end of the source; the batch of an open-ended last record, and the bytes.
@@ -205,7 +207,7 @@ class Batch:
 
     @property
     def counts(self) -> tuple[int, int, int, int, int, int, int, int]:
-        """Rows: processed, fresh, changed, unchanged, duplicate, pending, skipped; warnings."""
+        """Rows: processed, new, changed, unchanged, duplicate, pending, skipped; warnings."""
 
     @property
     def last_row_hash(self) -> int | None: ...
@@ -217,7 +219,7 @@ class Batch:
 
     @property
     def tail_hash(self) -> int:
-        """Hash of the file from its last 16 MiB border to the end of the span."""
+        """Hash of the file from the end of its last 16 MiB block to the end of the span."""
 
     def sort(self) -> None:
         """Puts the rows in the order of their keys."""
@@ -229,25 +231,25 @@ class Batch:
         """
 
     def rows(self) -> list[tuple[str | date | None, ...]]:
-        """The new rows as tuples of the twelve columns."""
+        """The new rows as tuples of their columns."""
 
     def lines(self) -> list[int]:
         """The line on which each of `rows()` begins."""
 
-    def fresh(self, first_id: int, import_id: int, source_id: int) -> Pieces:
+    def new_rows(self, first_id: int, import_id: int, source_id: int) -> Pieces:
         """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`."""
 
     def changed(self, clears: int) -> Pieces:
         """COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`."""
 
-    def fresh_to_stage(self, clears: int) -> Pieces:
+    def new_to_stage(self, clears: int) -> Pieces:
         """The new rows, framed for `stage`."""
 
     def parked(self, import_id: int) -> Pieces:
         """COPY into `import_parked`."""
 
     def findings(self) -> bytes:
-        """COPY into `import_rejects`; empty where there is nothing to tell."""
+        """COPY into `import_rejects`; empty if there is none."""
 
 @final
 class Pieces:
@@ -259,7 +261,7 @@ class Pieces:
 def verify(
     descriptor: int, blocks: Sequence[tuple[int, int]], done_to: int, tail_hash: int
 ) -> tuple[int, int] | None:
-    """Holds the first `done_to` bytes of a file against the hashes of its blocks.
+    """Compares the first `done_to` bytes of a file with the hashes of its blocks.
 
     None, or the span that differs. Raises OSError.
     """
@@ -267,7 +269,10 @@ def verify(
 def customer_fields() -> list[
     tuple[str, str, Literal["identity", "text", "email", "date"], int, list[str]]
 ]:
-    """(name, camelCase name, kind, limit in characters, accepted headers) of the twelve columns."""
+    """(name, camelCase name, kind, limit in characters, accepted headers) of each column, in order."""
+
+def full_name_aliases() -> list[str]:
+    """Headers that mean the full name, which is split into first and last name."""
 
 def finding_codes() -> list[tuple[str, str, bool]]:
     """(code, message, is a warning) of all that can be wrong with a record."""

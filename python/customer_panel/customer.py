@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from customer_panel._native import customer_fields
+from customer_panel._native import customer_fields, full_name_aliases
 
 Kind = Literal["identity", "text", "email", "date"]
 
@@ -29,7 +29,7 @@ COLUMNS: tuple[Column, ...] = tuple(
 )
 
 # The pseudo field that is split into first and last name.
-FULL_NAME_ALIASES: tuple[str, ...] = ("full name", "name", "customer name")
+FULL_NAME_ALIASES: tuple[str, ...] = tuple(full_name_aliases())
 
 BY_NAME: dict[str, Column] = {column.name: column for column in COLUMNS}
 BY_CAMEL: dict[str, Column] = {column.camel: column for column in COLUMNS}

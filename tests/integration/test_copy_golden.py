@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from customer_panel import _native
-from customer_panel.imports.engine import apply
+from customer_panel.db import query
 from customer_panel.sql import statement
 from support.compare import run
 
@@ -17,14 +17,14 @@ from support.compare import run
 def streams(monkeypatch) -> dict[str, list[bytes]]:
     """Every stream that goes into a COPY, by the name of its statement."""
     streams: dict[str, list[bytes]] = {}
-    copy = apply.copy_in
+    copy = query.copy_in
 
     def copied(conn: psycopg.Connection, name: str, pieces) -> None:
         stream = b"".join(pieces)
         streams.setdefault(name, []).append(stream)
         copy(conn, name, [stream])
 
-    monkeypatch.setattr(apply, "copy_in", copied)
+    monkeypatch.setattr(query, "copy_in", copied)
     return streams
 
 
@@ -37,8 +37,8 @@ def nights(tmp_path) -> list[Path]:
     return paths
 
 
-def sent(conn: psycopg.Connection, query: str) -> bytes:
-    with conn.cursor() as cursor, cursor.copy(query.encode()) as copy:
+def sent(conn: psycopg.Connection, select: str) -> bytes:
+    with conn.cursor() as cursor, cursor.copy(select.encode()) as copy:
         return b"".join(bytes(piece) for piece in copy)
 
 
@@ -65,18 +65,18 @@ def test_customers(nights, dsn, database, streams):
     run(nights[0], dsn, lanes=1)
     (stream,) = streams["copy_customers"]
     named = columns("copy_customers")[1:-1]
-    query = f"COPY (SELECT {named} FROM customers ORDER BY customer_id) TO STDOUT (FORMAT binary)"
-    assert stream == sent(database, query)
+    select = f"COPY (SELECT {named} FROM customers ORDER BY customer_id) TO STDOUT (FORMAT binary)"
+    assert stream == sent(database, select)
 
 
 def test_rejects(nights, dsn, database, streams):
     run(nights[0], dsn, lanes=1)
     (stream,) = streams["copy_rejects"]
     named = columns("copy_rejects")[1:-1]
-    query = (
+    select = (
         f"COPY (SELECT {named} FROM import_rejects ORDER BY byte_from) TO STDOUT (FORMAT binary)"
     )
-    assert stream == sent(database, query)
+    assert stream == sent(database, select)
 
 
 def test_parked_and_changed_rows(nights, dsn, database, streams):

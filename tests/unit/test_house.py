@@ -155,7 +155,7 @@ def named_by_calls(file: Path) -> set[str]:
     return found
 
 
-RUNNERS = {"statement", "rows", "first", "only", "rows_async", "first_async", "fenced"}
+RUNNERS = {"statement", "rows", "first", "only", "copy_in", "rows_async", "first_async", "fenced"}
 
 
 def test_a_statement_stands_in_the_sql_file_of_the_python_file_that_names_it() -> None:

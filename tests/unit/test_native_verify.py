@@ -30,6 +30,8 @@ def checkpoints(tmp_path_factory):
         lanes=1,
         done_to=[plan.data_start],
         batch_rows=7001,
+        batch_bytes=8 << 20,
+        budget=64 << 20,
     )
     kept, blocks = [], []
     while (batch := pipeline.next_batch(0)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from psycopg.rows import dict_row
@@ -36,6 +36,13 @@ def only(conn: Connection, name: str, /, **parameters: Any) -> Any:
     row = first(conn, name, **parameters)
     assert row is not None, name
     return row
+
+
+def copy_in(conn: Connection, name: str, /, pieces: Iterable[bytes]) -> None:
+    """Sends a binary stream to a COPY statement."""
+    with conn.cursor() as cursor, cursor.copy(statement(name)) as copy:
+        for piece in pieces:
+            copy.write(piece)
 
 
 async def rows_async(conn: AsyncConnection, name: str, /, **parameters: Any) -> list[Row]:

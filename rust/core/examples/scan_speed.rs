@@ -3,7 +3,7 @@
 //! The file is read into memory first; the best of the rounds counts. Hashing and encoding are
 //! included, reading is not.
 
-use customer_panel_core::speed::measure;
+use customer_panel_core::bench::measure;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seen.rows, seen.findings, seen.payload_bytes, seen.hash_sum
     );
     let speed = |time: f64| seen.records_bytes as f64 / 1e6 / time;
-    let best = |seconds: fn(&customer_panel_core::speed::Round) -> f64| {
+    let best = |seconds: fn(&customer_panel_core::bench::Round) -> f64| {
         times.iter().map(seconds).fold(f64::MAX, f64::min)
     };
     println!(

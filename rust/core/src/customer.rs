@@ -1,15 +1,18 @@
 //! The customer: its columns in the one order that COPY, SQL and bit sets use.
 //!
-//! `python/customer_panel/customer.py` holds the same table; a test compares the two.
+//! `python/customer_panel/customer.py` is made from it.
+//!
+//! Columns are only ever appended. The place of a column is its bit in `edited_fields` and its place in `edit_base`,
+//! in every row that was ever written.
 
-/// Raised when a rule of normalisation changes. It is hashed with every row, so that an old
-/// row counts as changed once instead of as wrong for ever.
+/// Raised when a rule of normalisation changes. It is hashed with every row, so that the next import of an old file
+/// takes each row as changed, once, and writes it as the new rules say.
 pub const RULES_VERSION: u32 = 1;
 
-/// How a value is normalised, and what PostgreSQL receives.
+/// How a value is normalised and sent to PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Text that says who the customer is: NFC, without Excel's marks.
+    /// Text that says who the customer is: in NFC, without what Excel adds to a number.
     Identity,
     Text,
     /// Text in lower case.
@@ -38,7 +41,7 @@ pub struct Field {
     pub kind: Kind,
     /// The longest value in characters, after trimming; 0 for a date.
     pub limit: u32,
-    /// Header names that mean this field, best first, as people write them.
+    /// Header names that mean this field, best first.
     pub aliases: &'static [&'static str],
 }
 
@@ -82,7 +85,7 @@ pub const FIELDS: [Field; 12] = [
     field("about_customer", "aboutCustomer", Kind::Text, 2000, &["about customer", "about", "notes", "description", "bio"]),
 ];
 
-/// The pseudo field that is split into first and last name; bit 12 of a plan's `mapped`.
+/// The pseudo field that is split into first and last name; its number is its bit in a plan's `mapped`.
 pub const FULL_NAME: usize = FIELDS.len();
 pub const FULL_NAME_NAMES: [&str; 2] = ["full_name", "fullName"];
 pub const FULL_NAME_ALIASES: &[&str] = &["full name", "name", "customer name"];

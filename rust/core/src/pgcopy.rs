@@ -1,25 +1,25 @@
-//! PostgreSQL's binary COPY format (PostgreSQL manual, COPY, "Binary Format"): how rows of a batch are framed.
+//! How a stream and its fields are written in PostgreSQL's binary COPY format (PostgreSQL manual, COPY,
+//! "Binary Format").
 //!
-//! The twelve columns of a row arrive ready from `parse`; what is added here is the same for all rows of a stream or
-//! known only when the batch is sent (its ids), so a batch is never rewritten.
-
-use crate::batch::{Parked, RowSet};
+//! Knows no table and no row: the tuples of each table are in [`crate::batch::frame`].
 
 /// Signature, flags and the length of the (empty) header extension.
 pub const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// A tuple with -1 fields ends the stream.
 pub const TRAILER: [u8; 2] = [0xff, 0xff];
-const CUSTOMER_COLUMNS: u16 = 12;
 
-pub fn put_i16(out: &mut Vec<u8>, value: u16) {
-    out.extend_from_slice(&value.to_be_bytes());
+/// Begins a tuple of so many fields.
+pub fn put_field_count(out: &mut Vec<u8>, count: u16) {
+    out.extend_from_slice(&count.to_be_bytes());
 }
 
+/// Appends a field: its length, big endian, and its bytes.
 pub fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(&(value.len() as i32).to_be_bytes());
     out.extend_from_slice(value);
 }
 
+#[inline(always)]
 pub fn put_null(out: &mut Vec<u8>) {
     out.extend_from_slice(&(-1i32).to_be_bytes());
 }
@@ -32,78 +32,56 @@ pub fn put_i32(out: &mut Vec<u8>, value: i32) {
     put_bytes(out, &value.to_be_bytes());
 }
 
-/// Which table a stream is for, with what all its rows share.
-#[derive(Clone, Copy, Debug)]
-pub enum Target {
-    /// `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`; ids count up from `first_id`.
-    Customers {
-        first_id: i64,
-        import_id: i64,
-        source_id: i32,
-    },
-    /// `stage (source_line, source_hash, clears, <12 columns>)`; `clears`: the columns that a blank erases.
-    Stage { clears: i32 },
-    /// `import_parked (import_id, source_line, source_hash, first_hash, <12 columns>, is_first)`.
-    Parked { import_id: i64 },
+/// Values up to so many bytes are copied as one block of this size.
+const SHORT: usize = 32;
+
+/// [`put_bytes`] for a value that most likely lies in `around`: a short one is then copied without a loop.
+#[inline(always)]
+pub(crate) fn put_bytes_within(payload: &mut Vec<u8>, value: &[u8], around: &[u8]) {
+    let length = value.len();
+    payload.reserve(4 + length + SHORT);
+    let prefix = (length as u32).to_be_bytes();
+    // If the value lies before `around`, this wraps to a huge number.
+    let at = (value.as_ptr() as usize).wrapping_sub(around.as_ptr() as usize);
+    if length <= SHORT && at < around.len() && around.len() - at >= SHORT {
+        // SAFETY: the payload has room for 4 + SHORT bytes behind its end, and is made longer only
+        // by the bytes that were written. The SHORT bytes from `at` are inside `around`, and its
+        // byte `at` has the address of the value's first one, so they begin with the value. A
+        // payload that can be written to overlaps neither.
+        unsafe {
+            let end = payload.as_mut_ptr().add(payload.len());
+            end.cast::<[u8; 4]>().write_unaligned(prefix);
+            let block = around
+                .as_ptr()
+                .add(at)
+                .cast::<[u8; SHORT]>()
+                .read_unaligned();
+            end.add(4).cast::<[u8; SHORT]>().write_unaligned(block);
+            payload.set_len(payload.len() + 4 + length);
+        }
+    } else {
+        payload.extend_from_slice(&prefix);
+        payload.extend_from_slice(value);
+    }
 }
 
-/// Frames `rows` for `target`, piece by piece, from row `next` on; the caller keeps `next` between calls.
-///
-/// Appends to `out` until it holds at least `enough` bytes or the stream is complete; answers whether it is complete.
-pub fn frame(
-    rows: &RowSet,
-    parked: &[Parked],
-    target: Target,
-    next: &mut usize,
-    enough: usize,
-    out: &mut Vec<u8>,
-) -> bool {
-    if *next == 0 {
-        out.extend_from_slice(&HEADER);
-    }
-    while let Some(row) = rows.refs().get(*next) {
-        match target {
-            Target::Customers {
-                first_id,
-                import_id,
-                source_id,
-            } => {
-                put_i16(out, CUSTOMER_COLUMNS + 5);
-                put_i64(out, first_id + *next as i64);
-                put_i64(out, import_id);
-                put_i32(out, source_id);
-                put_i64(out, row.line as i64);
-                put_i64(out, row.source_hash);
-                out.extend_from_slice(rows.columns(row));
-            }
-            Target::Stage { clears } => {
-                put_i16(out, CUSTOMER_COLUMNS + 3);
-                put_i64(out, row.line as i64);
-                put_i64(out, row.source_hash);
-                put_i32(out, clears);
-                out.extend_from_slice(rows.columns(row));
-            }
-            Target::Parked { import_id } => {
-                let parked = parked[row.order as usize];
-                put_i16(out, CUSTOMER_COLUMNS + 5);
-                put_i64(out, import_id);
-                put_i64(out, row.line as i64);
-                put_i64(out, row.source_hash);
-                match parked {
-                    Parked::Later {
-                        first_hash: Some(hash),
-                    } => put_i64(out, hash),
-                    _ => put_null(out),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_copied_whole_wherever_they_lie() {
+        let around: Vec<u8> = (0..100).collect();
+        for start in 0..=100 {
+            for end in start..=100 {
+                let elsewhere = around[start..end].to_vec();
+                for value in [&around[start..end], &elsewhere] {
+                    let mut payload = b"before".to_vec();
+                    put_bytes_within(&mut payload, value, &around);
+                    let length = (value.len() as u32).to_be_bytes();
+                    assert_eq!(payload, [b"before", &length[..], value].concat());
                 }
-                out.extend_from_slice(rows.columns(row));
-                put_bytes(out, &[u8::from(matches!(parked, Parked::First))]);
             }
         }
-        *next += 1;
-        if out.len() >= enough && *next < rows.len() {
-            return false;
-        }
     }
-    out.extend_from_slice(&TRAILER);
-    true
 }

@@ -1,9 +1,12 @@
 //! What holds for the rows of any bytes, whatever a file is made of.
 
+use customer_panel_core::csv::scanner::{Limits, read_records};
 use customer_panel_core::customer::{FIELDS, Kind};
-use customer_panel_core::fields::{Limits, read_records};
-use customer_panel_core::parse::{Code, HashKeys, Parsed, parse};
-use customer_panel_core::plan::{DateOrder, Plan};
+use customer_panel_core::identity::hash::HashKeys;
+use customer_panel_core::plan::Plan;
+use customer_panel_core::rows::findings::Code;
+use customer_panel_core::rows::parse::{Parsed, parse};
+use customer_panel_core::values::dates::DateOrder;
 use proptest::prelude::*;
 
 const HEADERS: [&str; 4] = [
@@ -60,19 +63,19 @@ proptest! {
     fn a_record_is_a_sound_row_or_a_reject(bytes in file(), header in 0..HEADERS.len()) {
         let header = HEADERS[header].as_bytes();
         let (plan, ..) = Plan::from_header(header, None, &[], DateOrder::Auto).unwrap();
-        let keys = HashKeys::new(3, &plan, false);
+        let keys = HashKeys::new(3, plan.mapped, false);
         let mut out = Parsed::default();
         parse(&bytes, &plan, &keys, &mut out);
 
         let records = read_records(&bytes, b',', Limits::default());
-        let rejects = out.findings.iter().filter(|found| !found.warning);
+        let rejects = out.findings.iter().filter(|found| !found.is_warning);
         let rows = out.rows.iter().map(|row| (row.start, row.end, row.line));
         let mut seen: Vec<_> = rejects.map(|it| (it.start, it.end, it.line)).chain(rows).collect();
         seen.sort_unstable();
         let spans = records.iter().map(|(it, _)| (it.start as u32, it.end as u32, it.line));
         prop_assert_eq!(seen, spans.collect::<Vec<_>>());
 
-        for warning in out.findings.iter().filter(|found| found.warning) {
+        for warning in out.findings.iter().filter(|found| found.is_warning) {
             prop_assert!(warning.code.is_warning());
             prop_assert!(out.rows.iter().any(|row| row.start == warning.start));
         }

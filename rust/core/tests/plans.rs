@@ -1,6 +1,8 @@
 //! Headers to plans: one line per rule.
 
-use customer_panel_core::plan::{DateOrder, Plan, PlanError};
+use customer_panel_core::plan::Plan;
+use customer_panel_core::plan::error::PlanError;
+use customer_panel_core::values::dates::DateOrder;
 
 fn overrides(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs

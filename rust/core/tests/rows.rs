@@ -1,15 +1,18 @@
 //! Records to rows: one line per rule.
 
 use customer_panel_core::customer::FIELDS;
-use customer_panel_core::parse::{Code, HashKeys, Parsed, hash_identity, parse};
-use customer_panel_core::plan::{DateOrder, Plan};
+use customer_panel_core::identity::hash::{HashKeys, hash_identity};
+use customer_panel_core::plan::Plan;
+use customer_panel_core::rows::findings::Code;
+use customer_panel_core::rows::parse::{Parsed, parse};
+use customer_panel_core::values::dates::DateOrder;
 use twox_hash::XxHash3_64;
 
 const HEADER: &str = "id,first name,last name,company,email,subscription date,about,name,index";
 
 fn parsed(records: &[u8]) -> (Plan, HashKeys, Parsed) {
     let (plan, _, _) = Plan::from_header(HEADER.as_bytes(), None, &[], DateOrder::Auto).unwrap();
-    let keys = HashKeys::new(7, &plan, false);
+    let keys = HashKeys::new(7, plan.mapped, false);
     let mut out = Parsed::default();
     parse(records, &plan, &keys, &mut out);
     (plan, keys, out)
@@ -53,7 +56,7 @@ fn check_row(record: &[u8], expected: &str, warning: Option<Code>) {
         let codes: Vec<_> = out
             .findings
             .iter()
-            .map(|found| (found.code, found.warning))
+            .map(|found| (found.code, found.is_warning))
             .collect();
         assert_eq!(codes, warning.map(|code| (code, true)).as_slice());
         let row = out.rows[0];
@@ -132,7 +135,7 @@ fn check_reject(record: &[u8], code: Code, field: Option<&str>) {
     assert_eq!(keys, b"12", "the rows around a reject are not touched");
     assert_eq!(out.findings.len(), 1);
     let found = out.findings[0];
-    assert_eq!((found.code, found.warning, found.line), (code, false, 2));
+    assert_eq!((found.code, found.is_warning, found.line), (code, false, 2));
     assert_eq!(found.field.map(|field| FIELDS[field as usize].name), field);
     let span = &chunk[found.start as usize..found.end as usize];
     assert_eq!(span, [record, b"\n"].concat());
@@ -187,16 +190,19 @@ fn lines_are_physical() {
 #[test]
 fn other_rules_make_another_hash() {
     let (plan, keys, _) = parsed(b"");
-    assert_eq!(HashKeys::new(7, &plan, false), keys);
-    assert_ne!(HashKeys::new(7, &plan, true).row_seed, keys.row_seed);
+    assert_eq!(HashKeys::new(7, plan.mapped, false), keys);
+    assert_ne!(HashKeys::new(7, plan.mapped, true).row_seed, keys.row_seed);
     assert_ne!(
-        HashKeys::new(8, &plan, false).identity_seed,
+        HashKeys::new(8, plan.mapped, false).identity_seed,
         keys.identity_seed
     );
     let (other, _, _) = Plan::from_header(b"id,city", None, &[], DateOrder::Auto).unwrap();
-    assert_ne!(HashKeys::new(7, &other, false).row_seed, keys.row_seed);
+    assert_ne!(
+        HashKeys::new(7, other.mapped, false).row_seed,
+        keys.row_seed
+    );
     assert_eq!(
-        HashKeys::new(7, &other, false).identity_seed,
+        HashKeys::new(7, other.mapped, false).identity_seed,
         keys.identity_seed
     );
 }

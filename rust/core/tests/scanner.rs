@@ -6,10 +6,13 @@
 //! 2. fields and records over the limits are rejects;
 //! 3. a byte order mark is passed by the plan, where the file starts, not by the scanner.
 
-use customer_panel_core::fields::{Limits, Shape, read_records};
-use customer_panel_core::parse::{Code, HashKeys, Parsed, parse_within};
-use customer_panel_core::plan::{DateOrder, Plan};
-use customer_panel_core::scan::{Cut, Cutter};
+use customer_panel_core::csv::cutter::{Cut, Cutter};
+use customer_panel_core::csv::scanner::{Limits, Shape, read_records};
+use customer_panel_core::identity::hash::HashKeys;
+use customer_panel_core::plan::Plan;
+use customer_panel_core::rows::findings::Code;
+use customer_panel_core::rows::parse::{Parsed, parse_within};
+use customer_panel_core::values::dates::DateOrder;
 use proptest::prelude::*;
 
 /// So small that random input meets every limit.
@@ -101,7 +104,7 @@ impl Outcome {
         parse_within(
             chunk,
             &plan,
-            &HashKeys::new(1, &plan, false),
+            &HashKeys::new(1, plan.mapped, false),
             limits,
             &mut parsed,
         );

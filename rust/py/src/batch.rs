@@ -2,14 +2,15 @@
 
 use crate::rows;
 use customer_panel_core::batch::Part;
-use customer_panel_core::blocks::BLOCK_BYTES;
-use customer_panel_core::pgcopy::{HEADER, TRAILER, Target};
-use customer_panel_core::pipeline::Held;
+use customer_panel_core::batch::blocks::BLOCK_BYTES;
+use customer_panel_core::batch::frame::Target;
+use customer_panel_core::pgcopy::{HEADER, TRAILER};
+use customer_panel_core::pipeline::budget::Held;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Bytes handed to libpq at once: what its own buffer takes without growing, and few calls.
+/// Bytes that libpq gets at once: so many fit into its buffer, and the calls are few.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// Rows of one lane that are committed together.
@@ -59,14 +60,14 @@ impl Batch {
         self.read(|batch| (batch.from, batch.to))
     }
 
-    /// Rows by kind: processed, fresh, changed, unchanged, duplicate, pending, skipped, warnings.
+    /// Rows by class: processed, new, changed, unchanged, duplicate, pending, skipped, warnings.
     #[getter]
     fn counts(&self) -> (u64, u64, u64, u64, u64, u64, u64, u64) {
         self.read(|batch| {
             let c = batch.counts;
             (
                 c.processed,
-                c.fresh,
+                c.new,
                 c.changed,
                 c.unchanged,
                 c.duplicate,
@@ -99,7 +100,7 @@ impl Batch {
         })
     }
 
-    /// Hash of the file from its last 16 MiB border to the end of the span.
+    /// Hash of the file from the end of its last 16 MiB block to the end of the span.
     #[getter]
     fn tail_hash(&self) -> i64 {
         self.read(|batch| batch.tail_hash)
@@ -115,7 +116,7 @@ impl Batch {
         });
     }
 
-    /// Frees the rows; span and counts stay. The pipeline waits for memory until its batches are released.
+    /// Frees the rows; span and counts stay. Until its batches are released the pipeline waits for memory.
     fn release(&self) {
         self.held
             .write()
@@ -123,10 +124,10 @@ impl Batch {
             .release();
     }
 
-    /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <12 columns>)`.
-    fn fresh(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
+    /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`.
+    fn new_rows(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
         self.pieces(
-            Part::Fresh,
+            Part::New,
             Target::Customers {
                 first_id,
                 import_id,
@@ -135,14 +136,14 @@ impl Batch {
         )
     }
 
-    /// Binary COPY of the changed rows into `stage (source_line, source_hash, clears, <12 columns>)`.
+    /// Binary COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`.
     fn changed(&self, clears: i32) -> Pieces {
         self.pieces(Part::Changed, Target::Stage { clears })
     }
 
     /// The new rows, framed for `stage`.
-    fn fresh_to_stage(&self, clears: i32) -> Pieces {
-        self.pieces(Part::Fresh, Target::Stage { clears })
+    fn new_to_stage(&self, clears: i32) -> Pieces {
+        self.pieces(Part::New, Target::Stage { clears })
     }
 
     /// Binary COPY into `import_parked`.
@@ -150,16 +151,16 @@ impl Batch {
         self.pieces(Part::Waiting, Target::Parked { import_id })
     }
 
-    /// The new rows as tuples: the twelve columns, as `str`, `datetime.date` or `None`.
+    /// The new rows as tuples: their columns as `str`, `datetime.date` or `None`.
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.read(|batch| rows::tuples(py, batch.part(Part::Fresh)))
+        self.read(|batch| rows::tuples(py, batch.part(Part::New)))
     }
 
     /// The line on which each of `rows()` begins.
     fn lines(&self) -> Vec<u64> {
         self.read(|batch| {
             batch
-                .part(Part::Fresh)
+                .part(Part::New)
                 .refs()
                 .iter()
                 .map(|row| row.line)
@@ -167,7 +168,7 @@ impl Batch {
         })
     }
 
-    /// Binary COPY into `import_rejects`; empty where there is nothing to tell.
+    /// Binary COPY into `import_rejects`; empty if there is none.
     fn findings<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.read(|batch| match batch.findings.as_slice() {
             [] => PyBytes::new(py, b""),

@@ -1,11 +1,12 @@
 //! What `customer-panel bench scan` measures.
 
 use crate::plan::Failed;
-use customer_panel_core::speed::measure;
+use customer_panel_core::bench::measure;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
-/// Reads a file into memory and turns it into rows `rounds` times, on this thread alone: scan, map, convert, hash, encode.
+/// Reads a file into memory and turns it into rows `rounds` times, on this thread alone: scan, map, convert, hash,
+/// encode.
 ///
 /// Its rows, the bytes behind its header, and the seconds of each round. Raises OSError or PlanError.
 #[pyfunction]

@@ -1,6 +1,7 @@
 //! Failures of the core as Python exceptions.
 
-use customer_panel_core::pipeline::Failure;
+use customer_panel_core::identity::known::OverBudget as CoreOverBudget;
+use customer_panel_core::pipeline::error::Failure;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
@@ -25,6 +26,12 @@ pub struct NativeError(Failure);
 impl From<Failure> for NativeError {
     fn from(failure: Failure) -> Self {
         NativeError(failure)
+    }
+}
+
+impl From<CoreOverBudget> for NativeError {
+    fn from(error: CoreOverBudget) -> Self {
+        NativeError(error.into())
     }
 }
 

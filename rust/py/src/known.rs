@@ -1,9 +1,10 @@
 //! The map of known identities.
 
 use crate::errors::NativeError;
-use customer_panel_core::known::Known as CoreKnown;
-use customer_panel_core::load::{self, Lanes};
-use customer_panel_core::pipeline::Failure;
+use customer_panel_core::identity::known::{Known as CoreKnown, OverBudget};
+use customer_panel_core::identity::lanes::Lanes;
+use customer_panel_core::identity::load;
+
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::sync::Mutex;
@@ -25,7 +26,7 @@ impl Known {
     fn fill(
         &self,
         py: Python<'_>,
-        fill: impl FnOnce(&mut CoreKnown) -> Result<Result<(), Failure>, load::NotAnArray> + Send,
+        fill: impl FnOnce(&mut CoreKnown) -> Result<Result<(), OverBudget>, load::NotAnArray> + Send,
     ) -> PyResult<()> {
         let filled = py.detach(|| {
             self.map
@@ -65,7 +66,8 @@ impl Known {
         }
     }
 
-    /// Adds customer ids (`text[]`) and their source hashes (`int8[]`), both as PostgreSQL sends arrays in binary form.
+    /// Adds customer ids (`text[]`) and their source hashes (`int8[]`), both as PostgreSQL sends arrays in binary
+    /// form.
     fn load_hashes(&self, py: Python<'_>, ids: &[u8], hashes: &[u8]) -> PyResult<()> {
         self.fill(py, |map| {
             load::load_hashes(map, self.seed, self.lanes, ids, hashes)

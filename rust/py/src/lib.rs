@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod catalogue;
 mod errors;
 mod generate;
 mod known;
@@ -18,6 +19,8 @@ mod _native {
     #[pymodule_export]
     use super::bench::scan_speed;
     #[pymodule_export]
+    use super::catalogue::{customer_fields, finding_codes, full_name_aliases};
+    #[pymodule_export]
     use super::errors::{OverBudget, PlanError, Stopped};
     #[pymodule_export]
     use super::generate::generate;
@@ -26,7 +29,7 @@ mod _native {
     #[pymodule_export]
     use super::pipeline::{Feed, Pipeline, verify};
     #[pymodule_export]
-    use super::plan::{Plan, customer_fields, finding_codes};
+    use super::plan::Plan;
 
     use super::*;
 

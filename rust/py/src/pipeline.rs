@@ -4,13 +4,13 @@ use crate::batch::Batch;
 use crate::errors::NativeError;
 use crate::known::Known;
 use crate::plan::Plan;
-use customer_panel_core::batch::Block;
-use customer_panel_core::blocks;
-use customer_panel_core::parse::HashKeys;
+use customer_panel_core::batch::blocks;
+use customer_panel_core::batch::blocks::Block;
+use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::pipeline::Pipeline as CorePipeline;
-use customer_panel_core::reader::Reading;
-use customer_panel_core::routing::Routing;
-use customer_panel_core::source::{self, Located, Source};
+use customer_panel_core::pipeline::reader::Reading;
+use customer_panel_core::pipeline::routing::{CHECKPOINT_BYTES, Routing};
+use customer_panel_core::pipeline::source::{self, Located, Source};
 use pyo3::prelude::*;
 use std::fs::File;
 use std::io;
@@ -41,7 +41,7 @@ impl Feed {
         }
     }
 
-    /// Waits for room and hands `buffer` over; False where nobody reads any more.
+    /// Waits for room and hands `buffer` over; False if nobody reads any more.
     fn push(&self, py: Python<'_>, buffer: &[u8]) -> bool {
         let owned = buffer.to_vec();
         py.detach(|| {
@@ -80,9 +80,9 @@ impl Pipeline {
     /// `source`: a descriptor, or a Feed. `head`: bytes of it that were read already; they hold the header.
     /// `done_to`: for each lane of this run (from `first_lane` on, of `lanes`) the offset up to which it is done.
     #[new]
-    #[pyo3(signature = (source, plan, *, seed, head, lanes, done_to, first_lane=0, known=None, import_id=0,
-        blank_clear=false, until=None, batch_rows=200_000, batch_bytes=8 << 20, budget=64 << 20,
-        checkpoint_bytes=64 << 20, parks_changed=false, hashes_blocks=true, parsers=2))]
+    #[pyo3(signature = (source, plan, *, seed, head, lanes, done_to, batch_rows, batch_bytes, budget, first_lane=0,
+        known=None, import_id=0, blank_clear=false, until=None, checkpoint_bytes=CHECKPOINT_BYTES, parks_changed=false,
+        hashes_blocks=true, parsers=2))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of one constructor"
@@ -94,14 +94,14 @@ impl Pipeline {
         head: &[u8],
         lanes: u32,
         done_to: Vec<u64>,
+        batch_rows: usize,
+        batch_bytes: usize,
+        budget: usize,
         first_lane: u32,
         known: Option<&Known>,
         import_id: i64,
         blank_clear: bool,
         until: Option<u64>,
-        batch_rows: usize,
-        batch_bytes: usize,
-        budget: usize,
         checkpoint_bytes: u64,
         parks_changed: bool,
         hashes_blocks: bool,
@@ -123,7 +123,7 @@ impl Pipeline {
                 })?)
             }
         };
-        let keys = HashKeys::new(seed as u64, &plan.core, blank_clear);
+        let keys = HashKeys::new(seed as u64, plan.core.mapped, blank_clear);
         let (data_start, header_lines) = plan.start();
         let data_start = data_start as usize;
         let reading = Reading {
@@ -153,7 +153,7 @@ impl Pipeline {
         })
     }
 
-    /// The next batch of a lane, in file order; None when there are no more, for whatever reason.
+    /// The next batch of a lane, in file order; None when no more will come, for whatever reason.
     fn next_batch(&self, py: Python<'_>, lane: u32) -> Option<Batch> {
         py.detach(|| self.core.next(lane)).map(Batch::from)
     }
@@ -180,7 +180,7 @@ enum Either<'py> {
     Feed(Bound<'py, Feed>),
 }
 
-/// Holds the first `done_to` bytes of a file against the hashes of its blocks: None, or the span that differs.
+/// Compares the first `done_to` bytes of a file with the hashes of its blocks: None, or the span that differs.
 #[pyfunction]
 pub fn verify(
     py: Python<'_>,

@@ -1,11 +1,12 @@
-//! Header matching.
+//! Plans: which column of a file is which field.
 
 use crate::errors::PlanError;
-use customer_panel_core::blocks::BlockHasher;
-use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME};
-use customer_panel_core::findings::Code;
-use customer_panel_core::plan::{DateOrder, Plan as CorePlan, PlanError as CoreError};
-use customer_panel_core::reader::average_record_bytes;
+use customer_panel_core::batch::blocks::BlockHasher;
+use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, LAST_NAME};
+use customer_panel_core::plan::Plan as CorePlan;
+use customer_panel_core::plan::error::PlanError as CoreError;
+use customer_panel_core::rows::sample::average_record_bytes;
+use customer_panel_core::values::dates::DateOrder;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub struct Plan {
     header_lines: u64,
 }
 
-impl From<CoreError> for crate::plan::Failed {
+impl From<CoreError> for Failed {
     fn from(error: CoreError) -> Self {
         Failed(error)
     }
@@ -146,42 +147,4 @@ impl Plan {
         };
         (mapped | names) & ((1 << FIELDS.len()) - 1)
     }
-}
-
-/// (name, camelCase name, kind, limit in characters, accepted headers) of the twelve columns.
-#[pyfunction]
-pub fn customer_fields() -> Vec<(
-    &'static str,
-    &'static str,
-    &'static str,
-    u32,
-    Vec<&'static str>,
-)> {
-    let kind = |kind| match kind {
-        Kind::Identity => "identity",
-        Kind::Text => "text",
-        Kind::Email => "email",
-        Kind::Date => "date",
-    };
-    let fields = FIELDS.iter();
-    fields
-        .map(|field| {
-            (
-                field.name,
-                field.camel,
-                kind(field.kind),
-                field.limit,
-                field.aliases.to_vec(),
-            )
-        })
-        .collect()
-}
-
-/// (code, message, is a warning) of all that can be wrong with a record.
-#[pyfunction]
-pub fn finding_codes() -> Vec<(&'static str, &'static str, bool)> {
-    Code::ALL
-        .iter()
-        .map(|code| (code.as_str(), code.message(), code.is_warning()))
-        .collect()
 }

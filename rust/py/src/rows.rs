@@ -1,6 +1,6 @@
 //! Parsed rows as Python tuples, for sinks other than COPY.
 
-use customer_panel_core::batch::RowSet;
+use customer_panel_core::batch::row_set::RowSet;
 use customer_panel_core::customer::{FIELDS, Kind};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,13 +10,13 @@ use std::collections::HashMap;
 /// `datetime.date.toordinal()` of 2000-01-01, from which PostgreSQL counts days.
 const EPOCH_ORDINAL: i32 = 730_120;
 
-/// One tuple a row, its twelve columns in order: `str`, `datetime.date` or `None`.
+/// One tuple for each row, its columns in order: `str`, `datetime.date` or `None`.
 pub fn tuples<'py>(py: Python<'py>, rows: &RowSet) -> PyResult<Vec<Bound<'py, PyTuple>>> {
     let from_ordinal = py
         .import("datetime")?
         .getattr("date")?
         .getattr(intern!(py, "fromordinal"))?;
-    // Dates repeat; calling Python once for each of them costs more than the rest of its row.
+    // Dates repeat, and one call of Python costs more than the rest of a row.
     let mut dates: HashMap<i32, Bound<'py, PyAny>> = HashMap::new();
     let mut date = |days: i32| -> PyResult<Bound<'py, PyAny>> {
         if let Some(known) = dates.get(&days) {

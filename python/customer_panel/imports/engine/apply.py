@@ -15,7 +15,6 @@ from customer_panel.db.connect import Connection
 from customer_panel.errors import ClaimLost
 from customer_panel.imports.engine.merge import (
     add_totals,
-    copy_in,
     copy_to_stage,
     merge,
     prepare,
@@ -59,8 +58,8 @@ class Writer:
         recent: list[int] = []
         if new and not merges_new:
             first_id = self._draw(new)
-            rows = batch.fresh(first_id, self.claim.import_id, self.claim.source_id)
-            copy_in(self.conn, statement("copy_customers"), rows)
+            rows = batch.new_rows(first_id, self.claim.import_id, self.claim.source_id)
+            query.copy_in(self.conn, "copy_customers", rows)
             add_totals(self.conn, range(first_id, first_id + new))
             counts.inserted = new
             recent = list(
@@ -69,7 +68,7 @@ class Writer:
         if changed or (new and merges_new):
             prepare(self.conn)
             if merges_new:
-                copy_to_stage(self.conn, batch.fresh_to_stage(self.claim.clears))
+                copy_to_stage(self.conn, batch.new_to_stage(self.claim.clears))
             copy_to_stage(self.conn, batch.changed(self.claim.clears))
             merged = merge(self.conn, self.claim)
             counts.inserted += merged.inserted
@@ -78,9 +77,9 @@ class Writer:
             counts.protected = merged.protected
             recent = (merged.recent + recent)[:RECENT_IDS]
         if counts.duplicate or counts.pending:
-            copy_in(self.conn, statement("copy_parked"), batch.parked(self.claim.import_id))
+            query.copy_in(self.conn, "copy_parked", batch.parked(self.claim.import_id))
         if findings := batch.findings():
-            copy_in(self.conn, statement("copy_rejects"), [findings])
+            query.copy_in(self.conn, "copy_rejects", [findings])
         if self.is_safe:
             self._checkpoint(batch, counts, recent)
         return counts

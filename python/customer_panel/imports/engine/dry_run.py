@@ -19,7 +19,7 @@ from customer_panel.errors import DatabaseLost, SourceNotResumable, SourceUnread
 from customer_panel.imports.engine.apply import counted
 from customer_panel.imports.engine.identities import database_seed, load_known
 from customer_panel.imports.engine.lanes import lanes_at_once, lanes_needed
-from customer_panel.imports.engine.merge import copy_in, copy_to_stage, prepare
+from customer_panel.imports.engine.merge import copy_to_stage, prepare
 from customer_panel.imports.engine.passes import Pass, Scan, run_pass
 from customer_panel.imports.engine.request import ImportRequest
 from customer_panel.imports.job import ledger
@@ -182,7 +182,7 @@ class _LaneCount:
                 copy_to_stage(self.conn, batch.changed(self.clears))
                 counts.add(self._count_merge())
             if counts.duplicate or counts.pending:
-                copy_in(self.conn, statement("copy_dry_run"), batch.parked(0))
+                query.copy_in(self.conn, "copy_dry_run", batch.parked(0))
                 self.conn.execute(statement("keep_dry_run"))
         return counts
 

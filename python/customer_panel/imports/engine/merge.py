@@ -38,16 +38,9 @@ def prepare(conn: Connection) -> None:
         conn.execute(statement("create_stage"))
 
 
-def copy_in(conn: Connection, copy_statement: bytes, pieces: Iterable[bytes]) -> None:
-    """Sends a binary stream to a COPY statement."""
-    with conn.cursor() as cursor, cursor.copy(copy_statement) as copy:
-        for piece in pieces:
-            copy.write(piece)
-
-
 def copy_to_stage(conn: Connection, pieces: Iterable[bytes]) -> None:
     """Adds rows, framed as a binary COPY, to the stage."""
-    copy_in(conn, statement("copy_stage"), pieces)
+    query.copy_in(conn, "copy_stage", pieces)
 
 
 def merge(conn: Connection, claim: Claim) -> Merged:

@@ -3,7 +3,26 @@
 use crate::customer::{
     CUSTOMER_ID, EMAIL, FIELDS, FULL_NAME, FULL_NAME_ALIASES, FULL_NAME_NAMES, PHONE1, PHONE2,
 };
-use crate::plan::{PlanError, Target};
+use crate::plan::error::PlanError;
+
+/// What becomes of a column of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Skip,
+    /// An index into [`FIELDS`].
+    Field(u8),
+    FullName,
+}
+
+impl Target {
+    pub(crate) fn bit(self) -> u32 {
+        match self {
+            Target::Skip => 0,
+            Target::Field(field) => 1 << field,
+            Target::FullName => 1 << FULL_NAME,
+        }
+    }
+}
 
 /// A name as it is compared: without case, spaces, underscores, hyphens and dots.
 fn fold(name: &str) -> String {
@@ -74,8 +93,8 @@ fn target_of(field: usize) -> Target {
     }
 }
 
-/// The columns that a name given by the user means: those with exactly this header, else those
-/// whose header differs only in what [`fold`] ignores.
+/// The columns that a name given by the user means: those with exactly this header. If there are none, those whose
+/// header differs only in what [`fold`] ignores.
 fn columns_named(headers: &[String], name: &str) -> Vec<usize> {
     let matching = |test: &dyn Fn(&String) -> bool| -> Vec<usize> {
         let columns = headers.iter().enumerate();
@@ -92,17 +111,16 @@ fn columns_named(headers: &[String], name: &str) -> Vec<usize> {
     }
 }
 
-/// Gives every column its field. What the user told comes first; of several columns that mean
-/// one field by their names the best ranked has it; a second column that means phone1 becomes
-/// phone2 if nothing else does.
+/// Gives every column its field. The user's overrides come first. Of several columns whose names mean one field, the
+/// one with the best rank has it. A second column that means phone1 becomes phone2 if no other column is phone2.
 ///
-/// Fails with [`PlanError::Ambiguous`] when two columns have an equal right to a field.
+/// Fails with [`PlanError::Ambiguous`] when two columns of one rank mean the same field.
 pub(crate) fn match_columns(
     headers: &[String],
     overrides: &[(String, String)],
 ) -> Result<Vec<Target>, PlanError> {
     let mut columns = vec![Target::Skip; headers.len()];
-    let mut is_told = vec![false; headers.len()];
+    let mut is_given = vec![false; headers.len()];
     let mut owners: [Option<usize>; FULL_NAME + 1] = [None; FULL_NAME + 1];
 
     for (name, field) in overrides {
@@ -114,7 +132,7 @@ pub(crate) fn match_columns(
             });
         };
         if field.is_empty() {
-            found.iter().for_each(|&column| is_told[column] = true);
+            found.iter().for_each(|&column| is_given[column] = true);
             continue;
         }
         let target = find_field(field).ok_or_else(|| PlanError::UnknownField {
@@ -137,14 +155,14 @@ pub(crate) fn match_columns(
         }
         owners[slot] = Some(column);
         columns[column] = target;
-        is_told[column] = true;
+        is_given[column] = true;
     }
 
     let mut claims: [Vec<(usize, usize)>; FULL_NAME + 1] = Default::default();
     for (column, header) in headers
         .iter()
         .enumerate()
-        .filter(|(column, _)| !is_told[*column])
+        .filter(|(column, _)| !is_given[*column])
     {
         if let Some((field, rank)) = claim_of(header) {
             claims[field].push((rank, column));

@@ -1,14 +1,15 @@
-//! What is known of every identity: 60 bits of its hash, 4 flags, and the hash of its row. 16 bytes an entry.
+//! What is known of every identity: 60 bits of its hash, 4 flags, and the hash of its row. An entry has 16 bytes.
 //!
-//! Entries lie sorted within a shard and are found by interpolation, then by walking: a look-up costs one or two cache
-//! lines up to a load of 7/8, and growing is one pass over one shard, so no moment needs twice the memory.
-//! Two identities that share 60 bits are taken for one: the later is then parked or merged, which goes by the real key.
+//! Entries are sorted within a shard. A look-up begins where the hash would lie if all hashes were evenly spread, and
+//! walks from there: one or two cache lines while less than 7/8 of the slots are full. Growing copies one shard, so
+//! the map never needs twice its memory. Two identities that share 60 bits are taken for one. The later one is then
+//! parked or merged, and both compare the real key.
 
-/// A row of this identity was met in this file.
+/// This file has had a row of this identity.
 pub const SEEN: u8 = 1;
 /// The last file had several rows of this identity.
 pub const MANY: u8 = 2;
-/// A person edited or deleted this customer.
+/// A user edited or deleted this customer.
 pub const HELD: u8 = 4;
 /// The identity's first row of this file is parked.
 pub const PARKED: u8 = 8;
@@ -25,8 +26,9 @@ struct Entry {
 
 #[derive(Default)]
 struct Shard {
-    /// One for each home, and as many behind the last home as entries were pushed beyond it.
+    /// One for each home, and behind the last home as many as entries did not fit before it.
     slots: Vec<Entry>,
+    /// Slots where a look-up may begin.
     homes: usize,
     len: usize,
 }
@@ -43,7 +45,7 @@ pub struct Known {
 }
 
 fn identity_bits(identity: u64) -> u64 {
-    // Below 16 the upper bits would all be zero, which is the mark of an empty slot.
+    // Below 16 the upper bits would all be zero, and that means an empty slot.
     (identity & !FLAGS).max(FLAGS + 1)
 }
 
@@ -95,7 +97,7 @@ impl Shard {
         next
     }
 
-    /// Puts `entry` where `find` said.
+    /// Puts `entry` into the slot where `find` says that it belongs.
     fn insert(&mut self, at: usize, entry: Entry) {
         match self.slots[at..].iter().position(|slot| slot.key == 0) {
             Some(gap) => {
@@ -103,7 +105,7 @@ impl Shard {
                 self.slots[at] = entry;
             }
             None => {
-                // A vector that grows by itself would double.
+                // Without this the vector would double its memory.
                 self.slots.reserve_exact(1);
                 self.slots.insert(at, entry);
             }
@@ -113,7 +115,7 @@ impl Shard {
 }
 
 impl Known {
-    /// A map with room for `expected` identities that never takes more than `budget` bytes.
+    /// A map with room for `expected` identities. It never takes more than `budget` bytes.
     pub fn new(expected: usize, budget: usize) -> Self {
         let homes = expected / SHARDS * 8 / 7 * 17 / 16;
         let mut known = Known {
@@ -145,7 +147,7 @@ impl Known {
         self.bytes
     }
 
-    /// Reads the slot where a look-up of `identity` will begin, so that a group of such reads overlaps in the memory system.
+    /// Reads the slot where a look-up of `identity` will begin. The processor overlaps a group of such reads.
     pub fn touch(&self, identity: u64) -> u64 {
         let bits = identity_bits(identity);
         let shard = &self.shards[(bits >> 56) as usize];
@@ -163,8 +165,9 @@ impl Known {
         Some(((entry.key & FLAGS) as u8, entry.source_hash))
     }
 
-    /// Looks an identity up and decides what it is from now on: `decide` gets flags and hash (None: not known) and
-    /// answers with the flags to add and the hash to keep.
+    /// Looks an identity up and lets `decide` say what is known from now on.
+    ///
+    /// `decide` gets flags and hash (None: not known) and returns the flags to add, the hash to keep, and the answer.
     pub fn update<T>(
         &mut self,
         identity: u64,
@@ -204,7 +207,7 @@ impl Known {
     fn grow(&mut self, index: usize) -> Result<(), OverBudget> {
         let shard = &self.shards[index];
         let before = shard.slots.len() * size_of::<Entry>();
-        // A fifth more: 18 to 22 bytes an identity at any size.
+        // A fifth more: the map then takes 18 to 22 bytes for each identity at any size.
         let homes = (shard.homes + shard.homes / 5).max(16);
         if self.bytes + homes * size_of::<Entry>() - before > self.budget {
             return Err(OverBudget);

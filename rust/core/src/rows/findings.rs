@@ -61,7 +61,7 @@ impl Code {
         }
     }
 
-    /// A warning stands beside its row; anything else replaces it.
+    /// A warning comes with its row; any other code means that there is no row.
     pub const fn is_warning(self) -> bool {
         matches!(self, Code::UnreadableDate | Code::AmbiguousDate)
     }
@@ -78,5 +78,5 @@ pub struct Finding {
     pub code: Code,
     /// The field it is about, if it is about one.
     pub field: Option<u8>,
-    pub warning: bool,
+    pub is_warning: bool,
 }

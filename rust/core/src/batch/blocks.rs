@@ -1,13 +1,19 @@
-//! Hashes of the file's 16 MiB blocks: what a resumed import holds the file against before it writes.
+//! Hashes of the file's 16 MiB blocks. A resumed import compares the file with them before it writes.
 
-use crate::batch::Block;
 use std::hash::Hasher as _;
 use std::io::{self, Read};
 use twox_hash::xxhash3_64::Hasher;
 
 pub const BLOCK_BYTES: u64 = 16 << 20;
 
-/// Hashes a file from its first byte on, in order, in pieces of any size.
+/// The hash of a whole 16 MiB block of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    pub number: u64,
+    pub hash: i64,
+}
+
+/// Hashes a file in order from its first byte, in pieces of any size.
 pub struct BlockHasher {
     state: Hasher,
     position: u64,
@@ -27,7 +33,7 @@ impl BlockHasher {
         self.position
     }
 
-    /// Takes the next bytes and tells of every block that they complete.
+    /// Takes the next bytes and calls `completed` for every block that they complete.
     pub fn feed(&mut self, mut bytes: &[u8], mut completed: impl FnMut(Block)) {
         while !bytes.is_empty() {
             let room = BLOCK_BYTES - self.position % BLOCK_BYTES;
@@ -58,9 +64,9 @@ pub struct Changed {
     pub to: u64,
 }
 
-/// Holds the first `done_to` bytes of `file` against the hashes of its blocks and of the tail after the last border.
+/// Compares the first `done_to` bytes of `file` with the hashes of its blocks and of the tail behind the last of them.
 ///
-/// `Ok(None)`: they are the same bytes. A file that ends too early differs from where it ends.
+/// None: they are the same bytes. A file that ends too early differs from its end on.
 pub fn verify(
     mut file: impl Read,
     blocks: &[Block],
@@ -69,8 +75,8 @@ pub fn verify(
 ) -> io::Result<Option<Changed>> {
     let mut hasher = BlockHasher::default();
     let mut buffer = vec![0; 1 << 20];
-    let mut wrong = None;
-    while hasher.position() < done_to && wrong.is_none() {
+    let mut changed = None;
+    while hasher.position() < done_to && changed.is_none() {
         let wanted = (done_to - hasher.position()).min(buffer.len() as u64) as usize;
         let got = file.read(&mut buffer[..wanted])?;
         if got == 0 {
@@ -81,21 +87,21 @@ pub fn verify(
         }
         hasher.feed(&buffer[..got], |block| {
             let is_same = blocks.contains(&block);
-            if !is_same && wrong.is_none() {
-                wrong = Some(Changed {
+            if !is_same && changed.is_none() {
+                changed = Some(Changed {
                     from: block.number * BLOCK_BYTES,
                     to: (block.number + 1) * BLOCK_BYTES,
                 });
             }
         });
     }
-    if wrong.is_none() && !done_to.is_multiple_of(BLOCK_BYTES) && hasher.tail() != tail_hash {
-        wrong = Some(Changed {
+    if changed.is_none() && !done_to.is_multiple_of(BLOCK_BYTES) && hasher.tail() != tail_hash {
+        changed = Some(Changed {
             from: done_to - done_to % BLOCK_BYTES,
             to: done_to,
         });
     }
-    Ok(wrong)
+    Ok(changed)
 }
 
 #[cfg(test)]

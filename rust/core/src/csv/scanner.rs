@@ -1,19 +1,18 @@
 //! Where the fields of a record are. No values, no mapping.
 //!
-//! Works on a chunk of whole records and knows nothing of the file around it: any two cuts of
-//! a file that [`crate::scan::Cutter`] made give the same records.
+//! Reads a chunk of whole records and knows nothing of the file around it. However
+//! [`crate::csv::cutter::Cutter`] cuts a file, the records are the same.
 
 use memchr::{memchr, memchr_iter};
 
-use crate::simd::Index;
+use crate::csv::index::Index;
 
 /// How large a field and a record may be, in bytes. Parameters, so that tests can be small.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a field, quotes included. A quote that is not closed within this
-    /// distance is taken for a mistake.
+    /// Of a field, with its quotes. A quote that is not closed within so many bytes is a mistake in the file.
     pub field: usize,
-    /// A record with its line end.
+    /// Of a record, with its line end.
     pub record: usize,
 }
 
@@ -36,8 +35,8 @@ pub enum Form {
     Quoted,
 }
 
-/// A field of a record, by its place in the chunk. For a clean quoted field the span is what is
-/// between the quotes.
+/// A field of a record, as a span of the chunk. The span of a quoted field without doubled quotes lies between its
+/// quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct RawField {
     pub start: u32,
@@ -63,8 +62,7 @@ pub struct Record {
     pub shape: Shape,
 }
 
-/// The line ends in some bytes: LF, CRLF or a CR alone, each once. `has_return` may be true
-/// though there is no CR.
+/// The line ends in `bytes`: LF, CRLF or a CR alone, each once. `has_return`: there may be a CR.
 pub(crate) fn count_lines(bytes: &[u8], has_return: bool) -> u32 {
     let feeds = memchr_iter(b'\n', bytes).count();
     if !has_return {
@@ -167,8 +165,8 @@ impl<'a> Scanner<'a> {
         at + 1
     }
 
-    /// The next record, its fields handed to `field` in order with their number; None at the end
-    /// of the chunk. The fields of a record whose shape is not `Whole` are not all handed over.
+    /// The next record; None at the end of the chunk. Calls `field` with the number and span of each field, in order;
+    /// not for all of them if the shape of the record is not `Whole`.
     #[inline(always)]
     pub fn next_record(&mut self, mut field: impl FnMut(usize, RawField)) -> Option<Record> {
         let chunk = self.chunk;
@@ -273,7 +271,7 @@ impl<'a> Scanner<'a> {
             word += 1;
             inside = self.index.marks[word].ends;
         }
-        // Short fields hold neither delimiters nor line ends, as a rule; then nothing is counted.
+        // Most fields hold neither delimiters nor line ends. Then nothing is counted.
         if inside != 0 && word * 64 + (inside.trailing_zeros() as usize) < close {
             let content = &self.chunk[open..close];
             self.line += count_lines(content, self.index.traits.has_return);
@@ -297,8 +295,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Every record of a chunk with the content of its fields, before mapping and trimming: what the
-/// scanner sees, for tests and for people who ask why.
+/// Every record of a chunk with the content of its fields, before mapping and trimming. For tests.
 pub fn read_records(chunk: &[u8], delimiter: u8, limits: Limits) -> Vec<(Record, Vec<Vec<u8>>)> {
     let mut index = Index::default();
     index.build(chunk, delimiter);

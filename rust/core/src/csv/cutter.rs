@@ -1,14 +1,12 @@
-//! Finds where records end, so that a file can be cut into chunks of whole records. No fields,
-//! no I/O, no allocation.
+//! Finds where records end, so that a file can be cut into chunks of whole records. No fields, no I/O, no allocation.
 //!
-//! The caller keeps the bytes; a [`Cutter`] remembers how far it has looked and whether that is
-//! inside quotes. A block border, a resume and a fuzzer are therefore the same case, and a buffer
-//! that grows by little is not looked at again from its start.
+//! The caller keeps the bytes. A [`Cutter`] remembers how far it has looked, and whether that place is inside quotes.
+//! So the end of a block, a resume and a fuzzer are the same case, and a buffer that grows is not read again from its
+//! start.
 
 use memchr::{memchr, memchr2, memchr3, memrchr2};
 
-pub use crate::fields::Limits;
-use crate::fields::count_lines;
+use crate::csv::scanner::{Limits, count_lines};
 
 /// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +16,8 @@ pub enum Cut {
     /// No record ends in the buffer yet: append bytes and call again. Happens only while the
     /// buffer holds less than `limits.record + limits.field + 2` bytes.
     NeedMore,
-    /// `buf[..end]` belongs to a record over the limit: keep of it what the reject needs, drop it
-    /// and call again. `end` may be 0 when the end of the input is met right there.
+    /// `buf[..end]` belongs to a record over the limit: keep what the reject needs, drop the bytes and call again.
+    /// `end` may be 0 at the end of the input.
     Skip {
         end: usize,
         /// Line ends in the dropped bytes.
@@ -41,13 +39,13 @@ enum State {
     Unclosed,
 }
 
-/// Cuts a stream of records. The buffer of every call begins where the previous call told the
-/// caller to drop to, and holds at least the bytes it held then.
+/// Cuts a stream of records. The buffer of every call begins behind the bytes that the previous call let the caller
+/// drop, and holds at least the rest of them.
 pub struct Cutter {
     delimiter: u8,
     limits: Limits,
     state: State,
-    /// Everything before this offset of the buffer has been looked at.
+    /// Everything before this offset of the buffer has been read.
     at: usize,
     /// In a record over the limit, part of which is dropped.
     is_skipping: bool,
@@ -72,7 +70,7 @@ impl Cutter {
         }
     }
 
-    /// Looks at what was appended to `buf`. `is_final`: nothing more will be.
+    /// Reads what was appended to `buf`. `is_final`: nothing more will be appended.
     pub fn cut(&mut self, buf: &[u8], is_final: bool) -> Cut {
         if self.is_skipping {
             return self.skip(buf, is_final);
@@ -125,7 +123,7 @@ impl Cutter {
                     }
                     match quote {
                         Some(quote) => self.meet_quote(buf, quote),
-                        // A CR may be half of a line end: it is looked at again.
+                        // A CR may be half of a line end: it is read again.
                         None if !is_final && buf.last() == Some(&b'\r') => {
                             self.at = self.at.max(buf.len() - 1);
                         }
@@ -216,7 +214,7 @@ impl Cutter {
         before == self.delimiter || before == b'\n' || before == b'\r'
     }
 
-    /// Looks for the end of the quoted field at `open`; false if the buffer does not tell.
+    /// Looks for the end of the quoted field at `open`; false if it is not in the buffer yet.
     fn close(&mut self, buf: &[u8], open: usize, is_final: bool) -> bool {
         match close_of(buf, open, self.at, self.limits.field, is_final) {
             Close::At(quote) => (self.at, self.state) = (quote + 1, State::Open),
@@ -229,8 +227,8 @@ impl Cutter {
         true
     }
 
-    /// The offset behind the first line end from `at` on, which is moved to what must be looked
-    /// at again if there is none.
+    /// The offset behind the first line end from `at` on. If there is none, `at` moves to the first byte that must be
+    /// read again.
     fn first_line_end(&mut self, buf: &[u8], is_final: bool) -> Option<usize> {
         let Some(at) = memchr2(b'\n', b'\r', &buf[self.at..]) else {
             self.at = buf.len();

@@ -1,4 +1,8 @@
-//! How rows become batches: which lane a row belongs to, and where a batch ends.
+//! What the sequencer needs to know of a run: its lanes, how far each is, and where a batch ends.
+
+/// After so many bytes of the file a lane closes its batch, so that an interrupted import repeats no more than these.
+/// Larger batches are closed earlier; only lanes with few rows reach this.
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 
 /// How rows become batches.
 #[derive(Clone, Debug)]
@@ -10,24 +14,16 @@ pub struct Routing {
     pub first_lane: u32,
     /// For each lane of this run, the offset up to which it is done.
     pub done_to: Vec<u64>,
-    /// Rows that begin at or behind this offset are left alone.
+    /// Rows that begin at or behind this offset are not read.
     pub until: Option<u64>,
     pub batch_rows: usize,
     pub batch_bytes: usize,
-    /// A lane closes a batch after so many bytes of file, even an empty one.
+    /// A lane closes its batch, even an empty one, when so many bytes of the file have passed: [`CHECKPOINT_BYTES`].
     pub checkpoint_bytes: u64,
-    /// Changed rows wait for the end of the file: there is no key to merge by yet.
+    /// Park changed rows until the end of the file: the key that a merge needs does not exist yet.
     pub parks_changed: bool,
     /// Line ends before the first record.
     pub header_lines: u64,
     /// Off only to measure what it costs.
     pub hashes_blocks: bool,
 }
-
-/// The lane of an identity among `lanes`.
-pub fn lane_of(lane_hash: u64, lanes: u32) -> u32 {
-    ((u128::from(lane_hash) * u128::from(lanes)) >> 64) as u32
-}
-
-/// Rejects have no identity; they belong to the first lane.
-pub const REJECT_LANE: u32 = 0;

@@ -1,11 +1,11 @@
-//! Where bytes come from: a local file read at absolute offsets, or buffers that somebody hands over.
+//! Where bytes come from: a local file read at absolute offsets, or buffers that another thread sends.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-/// Buffers handed over by another thread. Ends when the [`Feed`] is dropped or says why it broke off.
+/// Buffers that another thread sends. Ends when the [`Feed`] is dropped, or fails with the error that it sent.
 pub struct Fed {
     buffers: Receiver<io::Result<Vec<u8>>>,
     current: Vec<u8>,
@@ -29,7 +29,7 @@ pub fn feed() -> (Feed, Fed) {
 }
 
 impl Feed {
-    /// Hands `buffer` over; false where nobody reads any more.
+    /// Waits for room and sends `buffer`; false if nobody reads any more.
     pub fn push(&self, buffer: io::Result<Vec<u8>>) -> bool {
         self.0.send(buffer).is_ok()
     }
@@ -51,7 +51,7 @@ impl Read for Fed {
     }
 }
 
-/// A file read by position, so that others may use the same descriptor.
+/// A file that is read at its own position, so that others may use the same descriptor.
 pub struct Located {
     file: File,
     position: u64,

@@ -1,7 +1,7 @@
-//! Where the structural bytes are, 64 at a time, and the copying of short values.
+//! Where the structural bytes of a chunk are, 64 bytes at a time.
 //!
-//! The only `unsafe` of the scanner. The build is for any x86-64, so AVX2 is chosen at run time;
-//! other processors take the portable loop. All three give the same bits; a test compares them.
+//! The only `unsafe` of this room. The build is for any x86-64 processor, so AVX2 is chosen at run time. Other
+//! processors take the portable loop. All three give the same bits; a test compares them.
 
 /// The structural bytes among 64: bit `i` is byte `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,12 +11,12 @@ pub(crate) struct Marks {
     pub quotes: u64,
 }
 
-/// What the chunk holds at all, so that most chunks are spared most questions.
+/// What the whole chunk holds, so that most chunks need no slow checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traits {
     pub has_nul: bool,
     pub has_return: bool,
-    /// Some byte is above 127: trimming, case and length need decoding.
+    /// Some byte is above 127: to trim, to lower the case and to count need decoding.
     pub has_wide: bool,
 }
 
@@ -156,46 +156,6 @@ mod x86 {
     }
 }
 
-/// Values up to this many bytes are copied as a block of that size.
-const SHORT: usize = 32;
-
-/// Appends a value as a field of a binary COPY tuple: its length, big endian, and its bytes.
-/// `around` is where the value most likely lies; a short value in it is copied without a loop.
-#[inline(always)]
-pub(crate) fn push_value(payload: &mut Vec<u8>, value: &[u8], around: &[u8]) {
-    let length = value.len();
-    payload.reserve(4 + length + SHORT);
-    let prefix = (length as u32).to_be_bytes();
-    // Wraps round to something huge if the value is elsewhere, before `around`.
-    let at = (value.as_ptr() as usize).wrapping_sub(around.as_ptr() as usize);
-    if length <= SHORT && at < around.len() && around.len() - at >= SHORT {
-        // SAFETY: the payload has room for 4 + SHORT bytes behind its end, and is made longer only
-        // by the bytes that were written. The SHORT bytes from `at` are inside `around`, and its
-        // byte `at` has the address of the value's first one, so they begin with the value. A
-        // payload that can be written to overlaps neither.
-        unsafe {
-            let end = payload.as_mut_ptr().add(payload.len());
-            end.cast::<[u8; 4]>().write_unaligned(prefix);
-            let block = around
-                .as_ptr()
-                .add(at)
-                .cast::<[u8; SHORT]>()
-                .read_unaligned();
-            end.add(4).cast::<[u8; SHORT]>().write_unaligned(block);
-            payload.set_len(payload.len() + 4 + length);
-        }
-    } else {
-        payload.extend_from_slice(&prefix);
-        payload.extend_from_slice(value);
-    }
-}
-
-/// Appends NULL as a field of a binary COPY tuple.
-#[inline(always)]
-pub(crate) fn push_null(payload: &mut Vec<u8>) {
-    payload.extend_from_slice(&(-1i32).to_be_bytes());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,22 +207,6 @@ mod tests {
             assert_eq!(marked as usize, length);
             assert_eq!(index.marks.len(), length / 64 + 1);
             assert_eq!(index.traits, Traits::default());
-        }
-    }
-
-    #[test]
-    fn values_are_copied_whole_wherever_they_lie() {
-        let around: Vec<u8> = (0..100).collect();
-        for start in 0..=100 {
-            for end in start..=100 {
-                let elsewhere = around[start..end].to_vec();
-                for value in [&around[start..end], &elsewhere] {
-                    let mut payload = b"before".to_vec();
-                    push_value(&mut payload, value, &around);
-                    let length = (value.len() as u32).to_be_bytes();
-                    assert_eq!(payload, [b"before", &length[..], value].concat());
-                }
-            }
         }
     }
 }

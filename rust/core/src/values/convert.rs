@@ -1,4 +1,4 @@
-//! Values: what is trimmed, what is blank, how identities are written.
+//! Texts: what is trimmed, what is blank, how identities are written.
 //!
 //! A change of any rule here raises [`crate::customer::RULES_VERSION`].
 
@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// White space, and the marks that look like nothing at the ends of a cell: zero-width space,
-/// non-joiner and joiner, word joiner, byte order mark, and the old Mongolian separator.
+/// White space, and the characters that nobody can see at the ends of a cell: zero-width space,
+/// non-joiner and joiner, word joiner, byte order mark, and the Mongolian vowel separator.
 fn is_space(c: char) -> bool {
     c.is_whitespace()
         || matches!(
@@ -16,7 +16,7 @@ fn is_space(c: char) -> bool {
         )
 }
 
-/// The text without spaces at its ends (see the issue: non-breaking and zero-width ones too).
+/// The text without spaces at its ends, non-breaking and zero-width ones included.
 pub fn trim(text: &str) -> &str {
     text.trim_matches(is_space)
 }
@@ -44,7 +44,7 @@ pub(crate) fn count_characters(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| (**byte as i8) >= -0x40).count()
 }
 
-/// What Excel writes to keep a number from being one: `="0123"` and `'0123`.
+/// Takes away what Excel writes around a number that must stay a text: `="0123"` and `'0123`.
 pub(crate) fn undo_excel(bytes: &[u8]) -> &[u8] {
     let undone = match bytes {
         [b'=', b'"', inner @ .., b'"'] => inner,

@@ -1,33 +1,17 @@
 //! Fills [`Known`] from what the database holds, in PostgreSQL's binary array format (`array_send`).
 //!
-//! Arrays, because a row each costs the client more than the server needs to read the table: one query answers with
-//! thousands of keys.
+//! The database sends arrays of thousands of keys. With a result row for each key the client would need more time
+//! than the server needs to read the table.
 
-use crate::known::Known;
-use crate::parse::hash_identity;
-use crate::pipeline::Failure;
-use crate::routing::lane_of;
-
-/// The lanes whose identities a map is for.
-#[derive(Clone, Copy, Debug)]
-pub struct Lanes {
-    pub total: u32,
-    pub first: u32,
-    pub count: u32,
-}
-
-impl Lanes {
-    fn contains(&self, lane_hash: u64) -> bool {
-        let lane = lane_of(lane_hash, self.total);
-        self.first <= lane && lane - self.first < self.count
-    }
-}
+use crate::identity::hash::hash_identity;
+use crate::identity::known::{Known, OverBudget};
+use crate::identity::lanes::Lanes;
 
 /// The bytes are not a one-dimensional binary array of PostgreSQL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotAnArray;
 
-/// The elements of a binary array; `None` where one is NULL. No bytes at all is no element (a NULL array).
+/// The elements of a binary array; None for a NULL among them. No bytes at all (a NULL array) have no elements.
 pub fn elements(array: &[u8]) -> Result<impl Iterator<Item = Option<&[u8]>>, NotAnArray> {
     let dimensions = array
         .first_chunk::<4>()
@@ -50,21 +34,22 @@ pub fn elements(array: &[u8]) -> Result<impl Iterator<Item = Option<&[u8]>>, Not
     }))
 }
 
-/// Adds identities with their source hashes (`text[]`, `int8[]` of the same length), those of other lanes left out.
+/// Adds identities (`text[]`) with their source hashes (`int8[]` of the same length). Those of other lanes are left
+/// out.
 pub fn load_hashes(
     known: &mut Known,
     identity_seed: u64,
     lanes: Lanes,
     ids: &[u8],
     hashes: &[u8],
-) -> Result<Result<(), Failure>, NotAnArray> {
+) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, hash) in elements(ids)?.zip(elements(hashes)?) {
-        // A customer made by hand has no source hash. Zero is as good as any: its flag comes first.
+        // A customer made by hand has no source hash. Zero will do: its flag HELD decides.
         let hash = hash
             .and_then(|bytes| bytes.try_into().ok())
             .map_or(0, i64::from_be_bytes);
-        if let Err(failure) = add(known, identity_seed, lanes, id, 0, Some(hash)) {
-            return Ok(Err(failure));
+        if let Err(over_budget) = add(known, identity_seed, lanes, id, 0, Some(hash)) {
+            return Ok(Err(over_budget));
         }
     }
     Ok(Ok(()))
@@ -77,11 +62,11 @@ pub fn load_flags(
     lanes: Lanes,
     ids: &[u8],
     flags: &[u8],
-) -> Result<Result<(), Failure>, NotAnArray> {
+) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, flag) in elements(ids)?.zip(elements(flags)?) {
         let flag = flag.and_then(|bytes| bytes.last()).copied().unwrap_or(0);
-        if let Err(failure) = add(known, identity_seed, lanes, id, flag, None) {
-            return Ok(Err(failure));
+        if let Err(over_budget) = add(known, identity_seed, lanes, id, flag, None) {
+            return Ok(Err(over_budget));
         }
     }
     Ok(Ok(()))
@@ -94,7 +79,7 @@ fn add(
     id: Option<&[u8]>,
     flags: u8,
     hash: Option<i64>,
-) -> Result<(), Failure> {
+) -> Result<(), OverBudget> {
     let (lane_hash, identity) = hash_identity(id.unwrap_or_default(), identity_seed);
     if lanes.contains(lane_hash) {
         known.update(identity, |old| {

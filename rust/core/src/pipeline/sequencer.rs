@@ -1,39 +1,37 @@
-//! One thread that walks the rows of all chunks in file order, tells new from known, and fills the lanes' batches.
+//! One thread that walks the rows of all chunks in file order, classifies them, and fills the lanes' batches.
 //!
 //! All that depends on order happens here and only here: which row of an identity is the first, where a batch ends,
-//! what the bytes before a checkpoint hash to. So no number of parsers or lanes can change the outcome.
+//! and the hash of the bytes before a checkpoint. So the number of parsers or lanes cannot change the outcome.
 
-use crate::batch::{Batch, Block, Parked, Pool};
-use crate::blocks::{BLOCK_BYTES, BlockHasher};
-use crate::customer::FIELDS;
-use crate::judge::{Verdict, judge, recall};
-use crate::known::{Known, OverBudget};
-use crate::parse::{Code, Finding, Row};
-use crate::pgcopy::{put_bytes, put_i16, put_i64, put_null};
-use crate::pipeline::{Budget, Failure, Outlet};
-use crate::reader::{Chunk, Piece, RAW_BYTES, is_line_end};
-use crate::routing::{REJECT_LANE, Routing, lane_of};
+use crate::batch::Batch;
+use crate::batch::blocks::{Block, BlockHasher};
+use crate::batch::frame::{Place, put_finding};
+use crate::batch::row_set::Pool;
+use crate::identity::classify::{Class, classify, recall};
+use crate::identity::known::Known;
+use crate::identity::lanes::{REJECT_LANE, lane_of};
+use crate::pipeline::budget::{Budget, Outlet};
+use crate::pipeline::error::Failure;
+use crate::pipeline::lane::Lane;
+use crate::pipeline::reader::{Chunk, Piece, is_line_end};
+use crate::pipeline::routing::Routing;
+use crate::rows::findings::{Code, Finding};
+use crate::rows::parse::Row;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
-/// Rows whose map slots are read ahead of their turn. 16 reads overlap; 32 were not faster.
+/// Rows whose slots in the map are read ahead of their turn. 16 reads overlap; 32 were not faster.
 const AHEAD: usize = 16;
-
-struct Lane {
-    batch: Batch,
-    outlet: Outlet,
-    done_to: u64,
-    blocks_told: usize,
-}
 
 pub struct Sequencer {
     routing: Routing,
-    /// Without it every row is new: for people who want the parsed rows and no import.
+    /// Without it every row is new: for a caller that wants the parsed rows and no import.
     known: Option<Known>,
     lanes: Vec<Lane>,
     pool: Pool,
     hasher: BlockHasher,
     blocks: Vec<Block>,
+    /// Line ends before the current chunk.
     lines: u64,
     budget: Arc<Budget>,
 }
@@ -48,12 +46,7 @@ impl Sequencer {
         let pool = Pool::default();
         let lanes = (routing.first_lane..).zip(outlets).zip(&routing.done_to);
         let lanes = lanes
-            .map(|((lane, outlet), &done_to)| Lane {
-                batch: Batch::begin(lane, done_to, &pool),
-                outlet,
-                done_to,
-                blocks_told: (done_to / BLOCK_BYTES) as usize,
-            })
+            .map(|((lane, outlet), &done_to)| Lane::new(lane, done_to, outlet, &pool))
             .collect();
         let lines = routing.header_lines;
         Sequencer {
@@ -68,8 +61,10 @@ impl Sequencer {
         }
     }
 
-    /// Walks to the end of the file (or to `until`) and closes every lane's last batch. Answers with the batch of a last
-    /// record without line end, which a longer file might continue: the caller commits it when nothing more can come.
+    /// Walks to the end of the file (or to `until`) and closes every lane's last batch.
+    ///
+    /// Returns the offset that it reached, and the batch of a last record without line end. A longer file might
+    /// continue that record, so the caller commits the batch when nothing more can come.
     pub fn run(
         mut self,
         pieces: &Receiver<Piece>,
@@ -92,11 +87,11 @@ impl Sequencer {
                     offset += chunk.bytes.len() as u64;
                     self.lines += u64::from(chunk.parsed.lines);
                     self.checkpoint(offset)?;
-                    // The reader may be gone already.
+                    // The reader may have ended already.
                     let _ = recycle.send(chunk);
                 }
                 Piece::OversizeBegins => {
-                    // Its bytes are hashed as they pass, so this is the last chance for a checkpoint before it.
+                    // Its bytes are hashed as they pass, so no later checkpoint can lie before them.
                     self.close_all(offset)?;
                     if self.routing.until.is_some_and(|until| offset >= until) {
                         return Ok((None, offset));
@@ -114,7 +109,7 @@ impl Sequencer {
                         line: 0,
                         code: Code::RecordOverLimit,
                         field: None,
-                        warning: false,
+                        is_warning: false,
                     };
                     self.reject(&finding, offset - span, offset, &raw);
                     if !is_terminated {
@@ -129,7 +124,8 @@ impl Sequencer {
         Ok((None, offset))
     }
 
-    /// Walks the records of one chunk. `Some`: the walk ends here, with the batch of an open-ended last record, if any.
+    /// Walks the records of one chunk. `Some`: the walk ends here, with the batch of an open-ended last record, if
+    /// any.
     fn walk(
         &mut self,
         chunk: &Chunk,
@@ -166,12 +162,12 @@ impl Sequencer {
             }
             let to = offset + u64::from(end);
             if rows.peek().is_some_and(|(_, row)| row.start == start) {
-                let (number, row) = rows.next().expect("it was just seen");
+                let (number, row) = rows.next().expect("peek has seen it");
                 if number % AHEAD == 0 {
                     self.touch_ahead(&parsed.rows[number..]);
                 }
                 let warning = findings.next_if(|finding| finding.start == start);
-                if self.take(row, &parsed.payload, from, lane)?
+                if self.place(row, &parsed.payload, from, lane)?
                     && let Some(warning) = warning
                 {
                     self.warn(
@@ -183,7 +179,7 @@ impl Sequencer {
                     );
                 }
             } else {
-                let finding = findings.next().expect("it was just seen");
+                let finding = findings.next().expect("peek has seen it");
                 self.reject(finding, from, to, &bytes[start as usize..end as usize]);
             }
             if is_tail {
@@ -202,7 +198,7 @@ impl Sequencer {
         Ok(None)
     }
 
-    /// The place of a lane in this run, if it is of this run.
+    /// The index of a lane in this run; None for a lane of another run.
     fn index(&self, lane: u32) -> Option<usize> {
         let index = lane.checked_sub(self.routing.first_lane)? as usize;
         (index < self.lanes.len()).then_some(index)
@@ -215,8 +211,8 @@ impl Sequencer {
         }
     }
 
-    /// Sorts one row into its lane's batch; false if it is not for this run. Line numbers count from 1.
-    fn take(&mut self, row: &Row, payload: &[u8], from: u64, lane: u32) -> Result<bool, Failure> {
+    /// Adds one row to its lane's batch; false if the row is not of this run or is done already.
+    fn place(&mut self, row: &Row, payload: &[u8], from: u64, lane: u32) -> Result<bool, Failure> {
         let Some(index) = self.index(lane) else {
             return Ok(false);
         };
@@ -229,35 +225,14 @@ impl Sequencer {
             }
             return Ok(false);
         }
-        let verdict = match &mut self.known {
-            None => Verdict::Fresh,
-            Some(known) => known.update(row.identity, |old| judge(old, hash, parks_changed))?,
+        let class = match &mut self.known {
+            None => Class::New,
+            Some(known) => known.update(row.identity, |old| classify(old, hash, parks_changed))?,
         };
+        // Lines are counted from 1.
         let line = self.lines + u64::from(row.line) + 1;
         let columns = &payload[row.at as usize..][..row.len as usize];
-        let batch = &mut lane.batch;
-        batch.counts.processed += 1;
-        batch.last_row_hash = Some(hash);
-        batch.last_line = line;
-        match verdict {
-            Verdict::Fresh => {
-                batch.counts.fresh += 1;
-                batch.fresh.push(columns, line, hash);
-            }
-            Verdict::Changed => {
-                batch.counts.changed += 1;
-                batch.changed.push(columns, line, hash);
-            }
-            Verdict::Unchanged => batch.counts.unchanged += 1,
-            Verdict::Parked(parked) => {
-                match parked {
-                    Parked::First => batch.counts.pending += 1,
-                    Parked::Later { .. } => batch.counts.duplicate += 1,
-                }
-                batch.waiting.push(columns, line, hash);
-                batch.parked.push(parked);
-            }
-        }
+        lane.add(class, columns, line, hash);
         Ok(true)
     }
 
@@ -268,42 +243,29 @@ impl Sequencer {
             let counts = &mut self.lanes[index].batch.counts;
             counts.processed += 1;
             counts.skipped += 1;
-            self.note(finding, from, to, index, raw);
+            self.add_finding(finding, from, to, index, raw);
         }
     }
 
     fn warn(&mut self, finding: &Finding, from: u64, to: u64, lane: u32, raw: &[u8]) {
         if let Some(index) = self.index(lane) {
             self.lanes[index].batch.counts.warnings += 1;
-            self.note(finding, from, to, index, raw);
+            self.add_finding(finding, from, to, index, raw);
         }
     }
 
-    fn note(&mut self, finding: &Finding, from: u64, to: u64, index: usize, raw: &[u8]) {
+    fn add_finding(&mut self, finding: &Finding, from: u64, to: u64, index: usize, raw: &[u8]) {
         let line = self.lines + u64::from(finding.line) + 1;
         let batch = &mut self.lanes[index].batch;
         batch.last_line = line;
-        let out = &mut batch.findings;
-        put_i16(out, 9);
-        put_i64(out, self.routing.import_id);
-        put_i64(out, line as i64);
-        put_i64(out, from as i64);
-        put_i64(out, to as i64);
-        put_bytes(
-            out,
-            if finding.warning {
-                b"warning"
-            } else {
-                b"reject"
-            },
+        let place = Place { line, from, to };
+        put_finding(
+            &mut batch.findings,
+            self.routing.import_id,
+            finding,
+            place,
+            raw,
         );
-        put_bytes(out, finding.code.as_str().as_bytes());
-        match finding.field {
-            Some(field) => put_bytes(out, FIELDS[field as usize].name.as_bytes()),
-            None => put_null(out),
-        }
-        put_bytes(out, finding.code.message().as_bytes());
-        put_bytes(out, &raw[..raw.len().min(RAW_BYTES)]);
     }
 
     fn hash(&mut self, bytes: &[u8]) {
@@ -317,7 +279,7 @@ impl Sequencer {
         batch.rows() >= self.routing.batch_rows || batch.bytes() >= self.routing.batch_bytes
     }
 
-    /// Closes what has waited for long, at a border of chunks.
+    /// Closes the batches that have grown old, at the end of a chunk.
     fn checkpoint(&mut self, to: u64) -> Result<(), Failure> {
         self.budget.check()?;
         for index in 0..self.lanes.len() {
@@ -337,7 +299,8 @@ impl Sequencer {
         Some(self.finish_batch(index, to))
     }
 
-    /// Sends a lane's batch and begins the next. A lane that is ahead of `to`, after a resume, has nothing to send.
+    /// Sends a lane's batch and begins the next one. After a resume a lane may be ahead of `to`: it has nothing to
+    /// send.
     fn close(&mut self, index: usize, to: u64) -> Result<(), Failure> {
         if to <= self.lanes[index].batch.from {
             return Ok(());
@@ -348,23 +311,6 @@ impl Sequencer {
     }
 
     fn finish_batch(&mut self, index: usize, to: u64) -> Batch {
-        let lane = &mut self.lanes[index];
-        let next = Batch::begin(lane.batch.lane, to, &self.pool);
-        let mut batch = std::mem::replace(&mut lane.batch, next);
-        batch.to = to;
-        batch.tail_hash = self.hasher.tail();
-        batch.blocks = self
-            .blocks
-            .get(lane.blocks_told..)
-            .unwrap_or_default()
-            .to_vec();
-        lane.blocks_told = lane.blocks_told.max(self.blocks.len());
-        batch
-    }
-}
-
-impl From<OverBudget> for Failure {
-    fn from(_: OverBudget) -> Self {
-        Failure::OverBudget
+        self.lanes[index].finish(to, &self.blocks, self.hasher.tail(), &self.pool)
     }
 }

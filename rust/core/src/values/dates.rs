@@ -1,7 +1,6 @@
-//! Calendar dates, read by hand: seven forms, no time zone arithmetic, no look-up by locale.
+//! Calendar dates in seven forms. No time zones, no locale.
 //!
-//! A timestamp keeps the calendar date as it is written, whatever its offset: it is the date that
-//! whoever wrote the file meant.
+//! The date of a timestamp is the date that is written, whatever its offset: the writer of the file meant that date.
 
 /// How `01/02/2021` is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub enum DateOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DateError {
     Unreadable,
-    /// Day and month may be either way round, and the order was not told.
+    /// Day and month may be in either order, and the order was not given.
     Ambiguous,
 }
 

@@ -1,8 +1,11 @@
 //! How fast one thread turns a file's bytes into rows. A measurement, for the example and the bench command.
 
-use crate::parse::{HashKeys, Parsed, parse};
-use crate::plan::{DateOrder, Plan, PlanError};
-use crate::scan::{Cut, Cutter};
+use crate::csv::cutter::{Cut, Cutter};
+use crate::identity::hash::HashKeys;
+use crate::plan::Plan;
+use crate::plan::error::PlanError;
+use crate::rows::parse::{Parsed, parse};
+use crate::values::dates::DateOrder;
 use std::time::{Duration, Instant};
 
 const BLOCK_BYTES: usize = 1 << 20; // a chunk and its payload stay in the level 2 cache
@@ -14,21 +17,21 @@ pub struct Parse {
     pub rows: usize,
     pub findings: usize,
     pub payload_bytes: usize,
-    /// Sum of the source hashes: nothing can be optimised away, and two builds can be compared.
+    /// Sum of the source hashes: the compiler cannot remove the work, and two builds can be compared.
     pub hash_sum: i64,
 }
 
-/// One round: finding where chunks of whole records end, and that with parsing, converting, hashing and encoding.
+/// The times of one round: to cut chunks of whole records; and to cut, parse, convert, hash and encode.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
     pub cut: Duration,
     pub cut_and_parse: Duration,
 }
 
-/// Goes through `bytes`, a whole file with its header, `rounds` times.
+/// Parses `bytes`, a whole file with its header, `rounds` times.
 pub fn measure(bytes: &[u8], rounds: usize) -> Result<(Parse, Vec<Round>), PlanError> {
     let (plan, start, _) = Plan::from_header(bytes, None, &[], DateOrder::Auto)?;
-    let keys = HashKeys::new(7, &plan, false);
+    let keys = HashKeys::new(7, plan.mapped, false);
     let records = &bytes[start..];
     let mut seen = Parse::default();
     let mut times = Vec::with_capacity(rounds);
@@ -62,7 +65,7 @@ pub fn measure(bytes: &[u8], rounds: usize) -> Result<(Parse, Vec<Round>), PlanE
     Ok((seen, times))
 }
 
-/// Hands on chunks of whole records, as a reader of blocks would find them.
+/// Calls `take` with chunks of whole records, as a reader of blocks would cut them.
 fn cut<'a>(records: &'a [u8], delimiter: u8, mut take: impl FnMut(&'a [u8])) {
     let mut cutter = Cutter::new(delimiter);
     let (mut from, mut to) = (0, 0);

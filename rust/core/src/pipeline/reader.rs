@@ -1,20 +1,20 @@
 //! One thread that reads the source, cuts it into chunks of whole records and gives them to the parsers, in order.
 //!
-//! The order is kept by a queue of promises: each chunk's parsed rows arrive in a channel of their own, and the queue of
-//! those channels is in file order. Its length bounds how much is in memory.
+//! A queue keeps the order: each chunk's parsed rows arrive in a channel of their own, and the queue holds those
+//! channels in file order. Its length limits how much is in memory.
 
-use crate::parse::{HashKeys, Parsed, parse};
+use crate::batch::frame::RAW_BYTES;
+use crate::csv::cutter::{Cut, Cutter};
+use crate::identity::hash::HashKeys;
+use crate::pipeline::source::{Source, read_full};
 use crate::plan::Plan;
-use crate::scan::{Cut, Cutter};
-use crate::source::{Source, read_full};
+use crate::rows::parse::{Parsed, parse};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::io;
 use std::sync::Arc;
 
-/// Bytes read at once. Half a mebibyte and its rows fit the second-level cache of a core; larger was not faster.
+/// Bytes read at once. Half a mebibyte and its rows fit into the level 2 cache of a core; larger was not faster.
 pub const CHUNK_BYTES: usize = 512 << 10;
-/// Bytes of a reject that are kept.
-pub const RAW_BYTES: usize = 64 << 10;
 
 /// A chunk and what it holds.
 #[derive(Default)]
@@ -25,15 +25,15 @@ pub struct Chunk {
 
 /// The file, in order.
 pub enum Piece {
-    /// Bytes that hold no record of their own (the header, the middle of an oversize record): only hashed.
+    /// Bytes without a whole record (the header, a part of an oversize record): they are hashed and nothing else.
     Bytes(Vec<u8>),
     Records {
         chunk: Receiver<Chunk>,
         is_last: bool,
     },
-    /// A record over the limit begins here; its bytes follow as `Bytes`.
+    /// A record over the limit begins here. Its bytes follow as `Bytes`.
     OversizeBegins,
-    /// It ends here.
+    /// The record over the limit ends here.
     Oversize {
         span: u64,
         lines: u32,
@@ -59,7 +59,8 @@ pub struct Reading {
     pub parsers: usize,
 }
 
-/// Starts the reader and its parsers; they end when the pieces are dropped. Used chunks go back through the sender.
+/// Starts the reader and its parsers. They end when the receiver of the pieces is dropped. Used chunks go back through
+/// the sender.
 pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
     let parsers = reading.parsers.max(1);
     let (pieces, in_order) = bounded(parsers + 1);
@@ -70,7 +71,7 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
         spawn(format!("cp-parse-{number}"), move || {
             for Job { mut chunk, answer } in work {
                 parse(&chunk.bytes, &plan, &keys, &mut chunk.parsed);
-                // Nobody waits for it once the import is stopped.
+                // Once the import is stopped nobody waits for it.
                 let _ = answer.send(chunk);
             }
         });
@@ -84,23 +85,6 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
     (in_order, recycle)
 }
 
-/// Bytes of a record on average, by the records that are whole in `sample`; the whole sample where there is none.
-pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
-    let Cut::Records { end } = Cutter::new(plan.delimiter).cut(sample, false) else {
-        return sample.len().max(1);
-    };
-    let mut parsed = Parsed::default();
-    parse(
-        &sample[..end],
-        plan,
-        &HashKeys::new(0, plan, false),
-        &mut parsed,
-    );
-    // The one that the sample holds in part counts with what is seen of it: it may be most of it.
-    let records = parsed.rows.len() + parsed.findings.len() + usize::from(end < sample.len());
-    sample.len() / records.max(1)
-}
-
 /// A named thread that nobody joins: it ends when its channels do.
 pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new()
@@ -111,7 +95,7 @@ pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
 
 enum Ended {
     Failed(io::Error),
-    /// The other side is gone.
+    /// Nobody receives any more.
     Unwanted,
 }
 
@@ -206,7 +190,7 @@ impl Reader {
         }
     }
 
-    /// A used buffer, or a new one, that begins with what is left of the current one.
+    /// A used buffer, or a new one, that begins with the rest of the current one.
     fn next_buffer(&self, rest: &[u8]) -> Chunk {
         let mut next = self.used.try_recv().unwrap_or_default();
         next.bytes.clear();

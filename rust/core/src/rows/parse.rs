@@ -1,49 +1,21 @@
-//! A chunk of whole records in, rows out: encoded as COPY wants them, and hashed.
+//! A chunk of whole records in, rows out: encoded as COPY expects them, and hashed.
 //!
-//! Has no state between chunks, so any number of threads may run it. A record is a row or a
-//! reject; nothing that a file can hold makes this fail.
+//! Keeps nothing between chunks, so any number of threads may run it. A record becomes a row or a reject. No content
+//! of a file makes this fail.
 
-use twox_hash::{XxHash3_64, XxHash3_128};
-
-use crate::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
+use crate::csv::index::Index;
+use crate::csv::scanner::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
 use crate::customer::{
-    CUSTOMER_ID, EMAIL, FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME, RULES_VERSION,
+    CUSTOMER_ID, EMAIL, FIELDS, FIRST_NAME, FULL_NAME, Kind, LAST_NAME, SUBSCRIPTION_DATE,
 };
-use crate::dates::{DateError, DateOrder, parse_date};
-use crate::fields::{Form, Limits, RawField, Record, Scanner, Shape, unquote};
-pub use crate::findings::{Code, Finding};
-use crate::plan::{Plan, Target};
-use crate::simd::{Index, push_null, push_value};
-
-/// The seeds of the hashes of one import.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashKeys {
-    /// The same for every import into one database.
-    pub identity_seed: u64,
-    /// Also covers what decides how a record becomes a row, so that other rules, other columns
-    /// or another treatment of blanks make it another row.
-    pub row_seed: u64,
-}
-
-impl HashKeys {
-    pub fn new(database_seed: u64, plan: &Plan, blank_clear: bool) -> Self {
-        let mut rules = [0u8; 9];
-        rules[..4].copy_from_slice(&RULES_VERSION.to_le_bytes());
-        rules[4..8].copy_from_slice(&plan.mapped.to_le_bytes());
-        rules[8] = u8::from(blank_clear);
-        HashKeys {
-            identity_seed: database_seed,
-            row_seed: XxHash3_64::oneshot_with_seed(database_seed, &rules),
-        }
-    }
-}
-
-/// The first and second half of the 128-bit hash of a `customer_id`: its lane, and what it is
-/// known by.
-pub fn hash_identity(customer_id: &[u8], seed: u64) -> (u64, u64) {
-    let hash = XxHash3_128::oneshot_with_seed(seed, customer_id);
-    ((hash >> 64) as u64, hash as u64)
-}
+use crate::identity::hash::{HashKeys, hash_identity};
+use crate::pgcopy::{put_bytes_within, put_i32, put_null};
+use crate::plan::Plan;
+use crate::plan::mapping::Target;
+use crate::rows::findings::{Code, Finding};
+use crate::values::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
+use crate::values::dates::{DateError, DateOrder, parse_date};
+use twox_hash::XxHash3_64;
 
 /// One customer of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +36,10 @@ pub struct Row {
     pub key_len: u16,
 }
 
-/// What a chunk became. Cleared by every [`parse`], so that its memory is used again.
+/// What a chunk became. Every [`parse`] clears it first and uses its memory again.
 #[derive(Default)]
 pub struct Parsed {
-    /// For each row the twelve columns as fields of a binary COPY tuple: length, big endian, or
-    /// -1 for NULL, and the bytes.
+    /// For each row its columns as fields of a binary COPY tuple, as [`crate::pgcopy`] writes them.
     pub payload: Vec<u8>,
     pub rows: Vec<Row>,
     /// Rejects, and warnings about rows, in file order.
@@ -78,7 +49,7 @@ pub struct Parsed {
     index: Index,
 }
 
-/// Turns a chunk of whole records, as [`crate::scan::Cutter`] cuts them, into rows.
+/// Turns a chunk of whole records, as [`crate::csv::cutter::Cutter`] cuts them, into rows.
 /// The chunk is smaller than 2 GiB.
 pub fn parse(chunk: &[u8], plan: &Plan, keys: &HashKeys, out: &mut Parsed) {
     parse_within(chunk, plan, keys, Limits::default(), out);
@@ -95,7 +66,7 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
     let is_valid = !traits.has_nul && (!traits.has_wide || std::str::from_utf8(chunk).is_ok());
 
     let width = plan.columns.len();
-    // Fields without a column are read from a blank one behind the last.
+    // Fields without a column are read from a blank column behind the last.
     let mut sources = [width; FULL_NAME + 1];
     for (column, target) in plan.columns.iter().enumerate() {
         match *target {
@@ -154,7 +125,7 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
         };
         let finding = match outcome {
             Ok(None) => continue,
-            Ok(Some(code)) => (code, Some(crate::customer::SUBSCRIPTION_DATE as u8), true),
+            Ok(Some(code)) => (code, Some(SUBSCRIPTION_DATE as u8), true),
             Err((code, field)) => (code, field, false),
         };
         out.findings.push(Finding {
@@ -163,7 +134,7 @@ pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, 
             line: record.line,
             code: finding.0,
             field: finding.1,
-            warning: finding.2,
+            is_warning: finding.2,
         });
     }
     out.lines = scanner.lines();
@@ -205,8 +176,8 @@ struct Rows<'a> {
 type Reject = (Code, Option<u8>);
 
 impl Rows<'_> {
-    /// Appends the row of a record to the payload, or takes back what it had appended. `Ok` may
-    /// hold a warning about its date.
+    /// Appends the row of a record to the payload, or nothing if it is a reject. `Ok` may hold a
+    /// warning about its date.
     #[inline(always)]
     fn convert(
         &mut self,
@@ -288,20 +259,20 @@ impl Rows<'_> {
                 }
             }
             if value.is_empty() {
-                push_null(payload);
+                put_null(payload);
                 continue;
             }
             match field.kind {
                 Kind::Text | Kind::Identity => writer.text(number, value, payload)?,
                 Kind::Email => writer.email(number, value, payload)?,
                 Kind::Date => match parse_date(value, self.date_order) {
-                    Ok(days) => push_value(payload, &days.to_be_bytes(), &[]),
+                    Ok(days) => put_i32(payload, days),
                     Err(error) => {
                         warning = Some(match error {
                             DateError::Unreadable => Code::UnreadableDate,
                             DateError::Ambiguous => Code::AmbiguousDate,
                         });
-                        push_null(payload);
+                        put_null(payload);
                     }
                 },
             }
@@ -323,7 +294,7 @@ impl Writer<'_> {
         if value.len() > limit && (!self.has_wide || count_characters(value) > limit) {
             return Err((Code::TooLong, Some(field as u8)));
         }
-        push_value(payload, value, self.chunk);
+        put_bytes_within(payload, value, self.chunk);
         Ok(())
     }
 

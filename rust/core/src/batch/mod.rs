@@ -1,0 +1,156 @@
+//! What one lane commits at once: rows ready for COPY, counts, rejects, and the byte span they stand for.
+
+pub mod blocks;
+pub mod frame;
+pub mod row_set;
+
+use crate::identity::classify::Parked;
+use blocks::Block;
+use frame::Target;
+use row_set::{Pool, RowSet};
+
+/// Rows by class. `processed` is the sum of all others but `warnings`. What becomes of changed and pending rows is
+/// decided in the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub processed: u64,
+    pub new: u64,
+    pub changed: u64,
+    pub unchanged: u64,
+    pub duplicate: u64,
+    pub pending: u64,
+    pub skipped: u64,
+    pub warnings: u64,
+}
+
+#[derive(Default)]
+pub struct Batch {
+    pub lane: u32,
+    /// The byte span of the file: every row of the lane that begins in it is in this batch.
+    pub from: u64,
+    pub to: u64,
+    pub counts: Counts,
+    /// Rows of new identities, for `customers`.
+    pub new_rows: RowSet,
+    /// Rows of known identities with another hash, for the merge.
+    pub changed: RowSet,
+    /// Rows for `import_parked`, and why each of them waits.
+    pub waiting: RowSet,
+    pub parked: Vec<Parked>,
+    /// Binary COPY tuples of `import_rejects`, without header and trailer.
+    pub findings: Vec<u8>,
+    pub last_row_hash: Option<i64>,
+    pub last_line: u64,
+    /// Blocks that were completed since this lane's last batch, and the hash from the last block's end to `to`.
+    pub blocks: Vec<Block>,
+    pub tail_hash: i64,
+}
+
+/// The streams of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    New,
+    Changed,
+    Waiting,
+}
+
+impl Batch {
+    /// An empty batch that begins at `from`.
+    pub fn begin(lane: u32, from: u64, pool: &Pool) -> Self {
+        let set = || RowSet::from_pool(pool);
+        Batch {
+            lane,
+            from,
+            to: from,
+            new_rows: set(),
+            changed: set(),
+            waiting: set(),
+            ..Batch::default()
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.new_rows.bytes() + self.changed.bytes() + self.waiting.bytes() + self.findings.len()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.new_rows.len() + self.changed.len() + self.waiting.len()
+    }
+
+    /// Frees the rows; span and counts stay.
+    pub fn clear_rows(&mut self) {
+        (self.new_rows, self.changed, self.waiting) = Default::default();
+        (self.parked, self.findings) = Default::default();
+    }
+
+    /// Sorts by key the rows that go to an index. The lane calls it, not the one thread that all lanes wait for.
+    pub fn sort(&mut self) {
+        self.new_rows.sort();
+        self.changed.sort();
+    }
+
+    pub fn part(&self, part: Part) -> &RowSet {
+        match part {
+            Part::New => &self.new_rows,
+            Part::Changed => &self.changed,
+            Part::Waiting => &self.waiting,
+        }
+    }
+
+    /// See [`frame::frame`].
+    pub fn frame(
+        &self,
+        part: Part,
+        target: Target,
+        next: &mut usize,
+        enough: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        frame::frame(self.part(part), &self.parked, target, next, enough, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pgcopy;
+
+    fn columns(key: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        pgcopy::put_bytes(&mut out, key.as_bytes());
+        out
+    }
+
+    #[test]
+    fn a_stream_is_the_same_in_pieces_of_any_size() {
+        let mut batch = Batch::default();
+        for i in 0..50u64 {
+            batch
+                .waiting
+                .push(&columns(&format!("key{i}")), i, i as i64);
+            batch.parked.push(if i % 2 == 0 {
+                Parked::First
+            } else {
+                Parked::Later {
+                    first_hash: Some(7),
+                }
+            });
+        }
+        let target = Target::Parked { import_id: 5 };
+        let mut whole = Vec::new();
+        assert!(batch.frame(Part::Waiting, target, &mut 0, usize::MAX, &mut whole));
+        for enough in [1, 19, 100, 1000] {
+            let (mut pieces, mut next) = (Vec::new(), 0);
+            loop {
+                let mut piece = Vec::new();
+                let is_complete = batch.frame(Part::Waiting, target, &mut next, enough, &mut piece);
+                pieces.extend(piece);
+                if is_complete {
+                    break;
+                }
+            }
+            assert_eq!(pieces, whole);
+        }
+        assert!(whole.starts_with(&pgcopy::HEADER) && whole.ends_with(&pgcopy::TRAILER));
+    }
+}

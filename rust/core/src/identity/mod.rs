@@ -1,0 +1,7 @@
+//! Who a row is about, and whether that is new.
+
+pub mod classify;
+pub mod hash;
+pub mod known;
+pub mod lanes;
+pub mod load;

@@ -1,0 +1,23 @@
+//! How long the records of a file are, by the first of them.
+
+use crate::csv::cutter::{Cut, Cutter};
+use crate::identity::hash::HashKeys;
+use crate::plan::Plan;
+use crate::rows::parse::{Parsed, parse};
+
+/// Bytes of a record on average, by the records that are whole in `sample`; the bytes of the sample if none is.
+pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
+    let Cut::Records { end } = Cutter::new(plan.delimiter).cut(sample, false) else {
+        return sample.len().max(1);
+    };
+    let mut parsed = Parsed::default();
+    parse(
+        &sample[..end],
+        plan,
+        &HashKeys::new(0, plan.mapped, false),
+        &mut parsed,
+    );
+    // The record that the sample holds in part counts with the bytes that are seen: they may be most of the sample.
+    let records = parsed.rows.len() + parsed.findings.len() + usize::from(end < sample.len());
+    sample.len() / records.max(1)
+}

@@ -1,0 +1,4 @@
+//! What a cell of the file becomes.
+
+pub mod convert;
+pub mod dates;
