@@ -68,7 +68,7 @@ CASES := 5000
 fuzz-api: .venv/.built ## thousands of cases an operation against the API: make fuzz-api CASES=5000
 	FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/fuzz tests/contract/test_model.py
 
-lint: .venv/.built ## format, lints, types, layers; changes nothing
+lint: .venv/.built ## format, lints, types, layers, circles; changes nothing
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check --quiet .
@@ -76,6 +76,8 @@ lint: .venv/.built ## format, lints, types, layers; changes nothing
 	$(BIN)/mypy
 	$(BIN)/stubtest customer_panel._native
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/unit/test_house.py
+	cargo test --quiet -p customer-panel-core --test layers
 
 format: .venv/.built ## format and fix what can be fixed
 	cargo fmt --all
