@@ -12,7 +12,7 @@ import msgspec
 from customer_panel import customer
 from customer_panel._native import Batch, Pipeline
 from customer_panel.errors import SourceUnreadable
-from customer_panel.imports.model import BATCH_BYTES, Options
+from customer_panel.imports.model import Options
 from customer_panel.imports.sources import Source, planned
 
 COLUMNS: tuple[str, ...] = tuple(column.name for column in customer.COLUMNS)
@@ -72,7 +72,7 @@ def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterato
         lanes=1,
         done_to=[plan.data_start],
         batch_rows=batch_rows,
-        batch_bytes=BATCH_BYTES,
+        batch_bytes=BUDGET_BYTES // 4,
         budget=BUDGET_BYTES,
         hashes_blocks=False,
     )
