@@ -51,7 +51,7 @@ impl BlockHasher {
         }
     }
 
-    /// Hash of the bytes since the last block border.
+    /// Hash of the bytes since the end of the last block.
     pub fn tail(&self) -> i64 {
         self.state.finish() as i64
     }

@@ -208,4 +208,24 @@ mod tests {
         assert_eq!((batch.rows(), batch.bytes(), batch.parked.len()), (0, 0, 0));
         assert_eq!((batch.lane, batch.from, batch.counts.new), (3, 100, 3));
     }
+
+    #[test]
+    fn all_parts_use_the_memory_of_the_pool() {
+        let pool = Pool::default();
+        for part in [Part::New, Part::Changed, Part::Waiting] {
+            let fill = |batch: &mut Batch| {
+                let set = match part {
+                    Part::New => &mut batch.new_rows,
+                    Part::Changed => &mut batch.changed,
+                    Part::Waiting => &mut batch.waiting,
+                };
+                set.push(&columns("k"), 1, 0);
+                set.columns(&set.refs()[0]).as_ptr()
+            };
+            let mut first = Batch::begin(0, 0, &pool);
+            let address = fill(&mut first);
+            drop(first);
+            assert_eq!(fill(&mut Batch::begin(0, 0, &pool)), address, "{part:?}");
+        }
+    }
 }
