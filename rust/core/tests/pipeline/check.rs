@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::naive::{Entry, batch_of, expected, records};
-use crate::run::{Seen, run};
+use crate::run::run;
 use customer_panel_core::batch::row_set::RowRef;
 use customer_panel_core::rows::findings::Code;
 
@@ -85,15 +85,7 @@ pub fn check(case: &Case) {
         }
         let mut taken = 0;
         let tail = run.tail.iter().filter(|(tail, _)| *tail == lane);
-        batches.extend(tail.map(|(_, tail)| Seen {
-            new_rows: tail.new_rows.clone(),
-            changed: tail.changed.clone(),
-            waiting: tail.waiting.clone(),
-            parked: tail.parked.clone(),
-            findings: tail.findings.clone(),
-            blocks: tail.blocks.clone(),
-            ..*tail
-        }));
+        batches.extend(tail.map(|(_, tail)| tail.clone()));
         for batch in &batches {
             let mine = within(batch.span);
             taken += mine.len();

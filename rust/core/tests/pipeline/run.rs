@@ -9,7 +9,7 @@ use customer_panel_core::pipeline::source::{Feed, Source, feed};
 pub type RowSeen = (u64, i64, Vec<u8>);
 
 /// A batch, taken apart.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub span: (u64, u64),
     pub counts: Counts,
