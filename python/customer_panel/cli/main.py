@@ -47,7 +47,7 @@ class Commands(rich_click.RichGroup):
         except CustomerPanelError as error:
             show_error(error)
         except Exception as error:
-            known = _database_error(error)
+            known = _of_the_database(error)
             if known is None:
                 raise
             show_error(known)
@@ -61,7 +61,7 @@ def show_error(error: CustomerPanelError) -> None:
         click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)
 
 
-def _database_error(error: Exception) -> CustomerPanelError | None:
+def _of_the_database(error: Exception) -> CustomerPanelError | None:
     """The error to show for an OperationalError of psycopg; None for any other exception.
 
     psycopg is not imported here: a command without a database must start fast.

@@ -28,7 +28,7 @@ NAMES = tuple(column.name for column in COLUMNS[1:])
 SHOWN = len(COLUMNS) + 3  # the columns, the id, two times
 FOLD_EVERY = 256  # writes: each adds a row to customer_totals, and every list sums these rows
 FARTHEST = 1 << 62  # rows: PostgreSQL accepts this offset, and no table has as many
-NOBODY = -1  # an id that no customer has
+NO_CUSTOMER = -1  # an id that no customer has
 
 # Whether a customer is still as the client has read it.
 Matches = Callable[[Row], bool]
@@ -86,7 +86,7 @@ async def create(conn: AsyncConnection, fields: Mapping[str, str | None]) -> Row
     given = row.pop("customer_id", None)
     await _lock(conn, email=row["email"], customerId=given)
     found = await conn.execute(
-        statement("find_taken"), {"email": row["email"], "customer_id": given, "but": NOBODY}
+        statement("find_taken"), {"email": row["email"], "customer_id": given, "but": NO_CUSTOMER}
     )
     deleted = None
     for field, holder, is_deleted in await found.fetchall():

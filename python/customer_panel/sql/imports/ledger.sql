@@ -50,7 +50,7 @@ RETURNING epoch, pg_notify('customer_panel', json_build_object('jobId', id::text
 UPDATE import_lanes SET epoch = %(epoch)s WHERE import_id = %(import_id)s AND epoch < %(epoch)s;
 
 -- hold_claim --
--- Fences a step of the finish: nobody else can claim the job before this transaction ends.
+-- Fences a step of the finish: no other runner can claim the job before this transaction ends.
 SELECT id FROM imports WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING' FOR SHARE;
 
 -- lanes --
