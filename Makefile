@@ -1,4 +1,4 @@
-# Everything happens in .venv and build/; nothing outside this folder is touched but CP_HOME.
+# All is built in .venv, build/ and target/; outside of this folder only CP_HOME is changed.
 .DEFAULT_GOAL := help
 .PHONY: help run test serve bench chaos fuzz-api lint format lock audit clean
 .DELETE_ON_ERROR:
@@ -15,7 +15,7 @@ RUST := Cargo.toml $(wildcard Cargo.lock) $(shell find rust -name '*.rs' -o -nam
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-# -- setup: two stamps, so that a changed Rust file does not reinstall the packages ---------------
+# -- setup: two stamp files, so that a changed Rust file does not reinstall the packages ----------
 
 .venv/.packages: requirements.lock .ci/prerequisites
 	@python=$$(.ci/prerequisites) && echo "make: .venv from $$python" && "$$python" -m venv --clear .venv
