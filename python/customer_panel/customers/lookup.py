@@ -17,7 +17,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from customer_panel.db.connect import AsyncConnection
+from customer_panel.db.connect import AsyncConnection, is_loss
 from customer_panel.db.pool import configure, options
 from customer_panel.sql import statement
 
@@ -27,8 +27,6 @@ Waiting = dict[int, list[asyncio.Future[Row | None]]]
 NAME = b"look_up_customers"
 CONNECT_S = 3.0  # then the look-ups fail: there is no database
 ANSWER_S = 20.0  # longer than the server's own time limits: without an answer by then it is gone
-
-GOING_DOWN = "57P"  # SQLSTATE class of a server that ends the session
 
 
 class Lookup:
@@ -230,7 +228,7 @@ class Link:
         self._stop_timer()
         if result.status == ExecStatus.FATAL_ERROR:
             failure = errors.error_from_result(result)
-            if (failure.sqlstate or "").startswith(GOING_DOWN):
+            if is_loss(failure):
                 self._lose(None)
             on_answer(failure)
         else:
