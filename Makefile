@@ -1,4 +1,4 @@
-# Everything happens in .venv and build/; nothing outside this folder is touched but CP_HOME.
+# All is built in .venv, build/ and target/; outside of this folder only CP_HOME is changed.
 .DEFAULT_GOAL := help
 .PHONY: help run test serve bench chaos fuzz-api lint format lock audit clean
 .DELETE_ON_ERROR:
@@ -15,7 +15,7 @@ RUST := Cargo.toml $(wildcard Cargo.lock) $(shell find rust -name '*.rs' -o -nam
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-# -- setup: two stamps, so that a changed Rust file does not reinstall the packages ---------------
+# -- setup: two stamp files, so that a changed Rust file does not reinstall the packages ----------
 
 .venv/.packages: requirements.lock .ci/prerequisites
 	@python=$$(.ci/prerequisites) && echo "make: .venv from $$python" && "$$python" -m venv --clear .venv
@@ -68,7 +68,7 @@ CASES := 5000
 fuzz-api: .venv/.built ## thousands of cases an operation against the API: make fuzz-api CASES=5000
 	FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/fuzz tests/contract/test_model.py
 
-lint: .venv/.built ## format, lints, types, layers; changes nothing
+lint: .venv/.built ## format, lints, types, layers, circles; changes nothing
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check --quiet .
@@ -76,6 +76,8 @@ lint: .venv/.built ## format, lints, types, layers; changes nothing
 	$(BIN)/mypy
 	$(BIN)/stubtest customer_panel._native
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/unit/test_house.py
+	cargo test --quiet -p customer-panel-core --test layers
 
 format: .venv/.built ## format and fix what can be fixed
 	cargo fmt --all

@@ -1,1 +1,1 @@
-"""The figures of Customer Panel, each against a yardstick in the same run: scenes x engines."""
+"""The figures of Customer Panel, each compared with a yardstick in the same run: scenes x engines."""

@@ -1,4 +1,4 @@
-"""Runs, what they add up to, and what was aimed at."""
+"""Runs, the figures made from them, and the bounds of the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALL_ROWS = 2_000_000  # the size that the targets are for
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """One run of one engine. `facts` are measured beside the clock, names with their units."""
+    """One run of one engine. `facts` are all measures but the time, with units in their names."""
 
     engine: str
     seconds: float
@@ -20,14 +20,14 @@ class Run(msgspec.Struct, kw_only=True):
 
 
 class Figure(msgspec.Struct, kw_only=True):
-    """A number that a scene is run for, and the bound that it is held against."""
+    """A result of a scene, and the bound that it is compared with."""
 
     name: str
     value: float
     bound: float
     kind: Literal["at most", "at least"] = "at most"
     unit: str = ""
-    runs_below: float | None = None  # the best and the worst pairing of runs, where it is a ratio
+    runs_below: float | None = None  # of single runs, or of pairs of runs, the lowest and highest
     runs_above: float | None = None
 
     @property
@@ -36,7 +36,7 @@ class Figure(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What a scene found. `rows` is its size; the bounds are meant for ALL_ROWS."""
+    """The result of a scene of `rows` rows. The bounds are meant for ALL_ROWS."""
 
     scene: str
     rows: int
@@ -54,7 +54,7 @@ def fact(runs: list[Run], engine: str, name: str) -> float:
 
 
 def ratio(name: str, runs: list[Run], ours: str, yardstick: str, bound: float) -> Figure:
-    """Median over median, and the span of the ratios of the runs made one after the other."""
+    """The ratio of the medians, and the range of the ratios of runs made one after the other."""
     pairs = [
         mine.seconds / theirs.seconds
         for mine, theirs in zip(

@@ -1,4 +1,4 @@
-"""Where benchmarks happen: generated files and an embedded PostgreSQL of their own, both removed in the end."""
+"""The files and the embedded PostgreSQL of a benchmark, both removed in the end."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class BenchVoid(CustomerPanelError):
 class Place:
     """The files and the server of one benchmark."""
 
-    def __init__(self, home: Path, settings: Settings, told: Callable[[str], None]) -> None:
+    def __init__(self, home: Path, settings: Settings, report: Callable[[str], None]) -> None:
         self.home = home
         self.settings = settings
-        self.told = told
+        self.report = report
         self.server = embedded.ensure_running(home / "server", settings.pg_bin)
         account = account_for(self.server.data)
         self.binaries = within_reach(find_binaries(settings.pg_bin), account)
@@ -63,7 +63,7 @@ class Place:
         kind = ("-about" if about else "") + (f"-changed-{changed}" if changed else "")
         path = self.home / "files" / f"customers-{rows}{kind}.csv"
         if not path.exists():
-            self.told(f"generating {path.name}")
+            self.report(f"generating {path.name}")
             path.parent.mkdir(exist_ok=True)
             part = path.with_suffix(".part")
             generate(part, rows, about=about, changed=changed)
@@ -83,39 +83,40 @@ class Place:
         finally:
             self._admin(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def watched(self, work: Callable[[], T]) -> tuple[T, Facts]:
-        """Does `work`: its result, and how long it took, what it wrote to the WAL, what the server computed."""
-        # Else one run would pay for writing out what the run before it left in memory.
+    def measured(self, work: Callable[[], T]) -> tuple[T, Facts]:
+        """Runs `work`: its result, its time, its bytes of WAL, and the processor time of the server."""
+        # So that no run has to write what the run before it left in memory.
         self._admin("CHECKPOINT")
         os.sync()
         wal, cpu = self._wal_bytes(), self._cpu_seconds()
         began = time.perf_counter()
-        done = work()
+        result = work()
         facts: Facts = {"wall_s": time.perf_counter() - began}
         facts["wal_bytes"] = self._wal_bytes() - wal
         if cpu is not None:
             facts["server_cpu_s"] = (self._cpu_seconds() or 0.0) - cpu
-        return done, facts
+        return result, facts
 
     def checksum(self, dsn: str) -> str:
-        """Equal for equal customers: rows and the sum of the hashes of their twelve columns."""
+        """The number of customers and the sum of the hashes of their twelve columns."""
         with psycopg.connect(dsn) as conn:
             rows, total = conn.execute(CHECKSUM.encode()).fetchone() or (0, None)
         return f"{rows} rows, {total}"
 
     def setting(self, name: str) -> str:
-        return str(self._asked(f"SHOW {name}"))
+        return str(self._value(f"SHOW {name}"))
 
     def _wal_bytes(self) -> int:
-        return int(self._asked("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"))
+        return int(self._value("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"))
 
     def _cpu_seconds(self) -> float | None:
-        """Of the server and all its processes, ended ones included; None where there is no /proc."""
+        """Of the server and all its processes, ended ones included; None without /proc."""
         ticks = 0
         with contextlib.suppress(OSError):
             for pid in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    # After the name, which may hold anything: state, parent, ..., utime, stime and the children's.
+                    # The fields after the name, which may contain anything: state, parent, ..., utime, stime and
+                    # the children's.
                     fields = (pid / "stat").read_text().rpartition(")")[2].split()
                     if self.server.pid in (int(pid.name), int(fields[1])):
                         ticks += sum(map(int, fields[11:15]))
@@ -126,7 +127,7 @@ class Place:
             for statement in statements:
                 conn.execute(statement.encode())
 
-    def _asked(self, query: str) -> Any:
+    def _value(self, query: str) -> Any:
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as conn:
             row = conn.execute(query.encode()).fetchone()
         assert row is not None
@@ -138,16 +139,16 @@ class Place:
 
 @contextlib.contextmanager
 def opened(
-    settings: Settings, told: Callable[[str], None], *, keep: bool = False
+    settings: Settings, report: Callable[[str], None], *, keep: bool = False
 ) -> Iterator[Place]:
     """A place below CP_HOME; `keep` leaves its files and data folder for the next one.
 
-    The server is always one of its own, whatever DATABASE_URL says: figures from a server that others use, tuned in
-    another way, could not be compared. Raises BenchBusy.
+    It never uses DATABASE_URL: figures of a server with other users and other settings could not be compared. Raises
+    BenchBusy.
     """
     home = settings.home / "bench"
     home.mkdir(parents=True, exist_ok=True)
-    # As root the server is run by somebody else, who has to walk through.
+    # If we are root, the server runs as another user, who has to pass through this folder.
     home.chmod(0o711)
     with (home / "lock").open("w") as lock:
         try:
@@ -155,7 +156,7 @@ def opened(
         except BlockingIOError:
             raise BenchBusy from None
         try:
-            place = Place(home, settings, told)
+            place = Place(home, settings, report)
             try:
                 yield place
             finally:

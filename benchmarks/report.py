@@ -1,4 +1,4 @@
-"""A result for people (a table) and for programs (one JSON object), with the machine it was made on."""
+"""A result as a table for people and as a JSON object for programs, with the machine it was made on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from customer_panel.benchmarks.figures import ALL_ROWS, Figure, Result
 from customer_panel.benchmarks.place import Place
 from customer_panel.db.cluster import tuning
 
-# Of a fact: its heading, its name, its unit there, digits behind the point.
+# The heading of a fact, its name, its unit in the table, and the digits after the point.
 Column = tuple[str, str, float, int]
 COLUMNS: tuple[Column, ...] = (
     ("wall s", "wall_s", 1, 2),
@@ -33,7 +33,9 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def machine(place: Place) -> dict[str, Any]:
-    """What the figures depend on besides us. `load_average`: of the last minute, before the first run."""
+    """The machine and versions that the figures depend on. Call it before the first run: it contains the load
+    average of the last minute.
+    """
     return {
         "customer_panel": __version__,
         "python": platform.python_version(),
@@ -55,7 +57,7 @@ def as_json(result: Result, machine: dict[str, Any]) -> str:
 
 
 def show(result: Result, machine: dict[str, Any], console: Console) -> None:
-    """Runs by engine, figures against their bounds, and the machine in one line."""
+    """Prints runs by engine, figures with their bounds, and the machine in one line."""
     console.print(f"\n{result.scene}, {result.rows:,} rows", highlight=False)
     tables: dict[tuple[Column, ...], list[str]] = {}
     for engine in dict.fromkeys(run.engine for run in result.runs):
@@ -94,7 +96,7 @@ def show(result: Result, machine: dict[str, Any], console: Console) -> None:
 
 
 def _runs(result: Result, columns: tuple[Column, ...], engines: list[str]) -> Table:
-    """The runs of engines of which the same was measured."""
+    """The runs of engines that have the same facts."""
     runs = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     runs.add_column("engine", overflow="fold", min_width=14)
     for name in ("runs", "min s", "median", "max", *(column[0] for column in columns)):

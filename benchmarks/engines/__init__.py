@@ -1,1 +1,1 @@
-"""What is compared: our import, and the best that plain psql and SQL can do with the same file."""
+"""The engines to compare: our import, and the best that plain psql and SQL can do with the file."""

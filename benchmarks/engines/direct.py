@@ -1,4 +1,4 @@
-"""Our server, but each look-up is a query of its own, from a pool: what gathering them is held against."""
+"""Our server, but with one query from a pool for each look-up: the yardstick for look-ups that share a query."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NAME = "customer-panel"
 UNSAFE = "without safety"
 
 
-class Asked(msgspec.Struct):
+class Request(msgspec.Struct):
     dsn: str
     file: str
     tuning: Tuning
@@ -29,13 +29,13 @@ class Asked(msgspec.Struct):
 class Answer(msgspec.Struct):
     result: ImportResult
     cpu_s: float
-    phases: dict[str, float]  # seconds from the start to the first news of each phase
+    phases: dict[str, float]  # seconds from the start to the first report of each phase
 
 
 def load(place: Place, dsn: str, file: Path, tuning: Tuning | None = None) -> Run:
-    """Imports `file`. The clock is the import's own, without the VACUUM; `wall_s` is all of it."""
-    asked = Asked(dsn, str(file), tuning or Tuning())
-    answer, facts = place.watched(lambda: _in_child(asked))
+    """Imports `file`. The time is the import's own, without the VACUUM; `wall_s` is that of the process."""
+    request = Request(dsn, str(file), tuning or Tuning())
+    answer, facts = place.measured(lambda: _in_child(request))
     result = answer.result
     facts |= {
         "client_cpu_s": answer.cpu_s,
@@ -45,14 +45,14 @@ def load(place: Place, dsn: str, file: Path, tuning: Tuning | None = None) -> Ru
     }
     for name in ("inserted", "updated", "unchanged"):
         facts[f"rows_{name}"] = getattr(result, f"rows_{name}")
-    is_safe = asked.tuning.is_safe
+    is_safe = request.tuning.is_safe
     return Run(engine=NAME if is_safe else UNSAFE, seconds=result.elapsed_sec, facts=facts)
 
 
-def _in_child(asked: Asked) -> Answer:
+def _in_child(request: Request) -> Answer:
     command = [sys.executable, "-m", "customer_panel.benchmarks.engines.ours"]
     done = subprocess.run(
-        command, input=msgspec.json.encode(asked), stdout=subprocess.PIPE, check=True
+        command, input=msgspec.json.encode(request), stdout=subprocess.PIPE, check=True
     )
     return msgspec.json.decode(done.stdout, type=Answer)
 
@@ -67,15 +67,15 @@ def _durations(answer: Answer) -> Facts:
 
 
 def _main() -> None:
-    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
     phases: dict[str, float] = {}
 
     def on_progress(progress: Progress) -> None:
         phases.setdefault(progress.phase, progress.elapsed_sec)
 
-    with opened(asked.file) as source:
-        request = ImportRequest(source=source, tuning=asked.tuning)
-        result = run_import(request, asked.dsn, Hooks(on_progress=on_progress))
+    with opened(request.file) as source:
+        wanted = ImportRequest(source=source, tuning=request.tuning)
+        result = run_import(wanted, request.dsn, Hooks(on_progress=on_progress))
     times = os.times()
     sys.stdout.buffer.write(msgspec.json.encode(Answer(result, times.user + times.system, phases)))
 

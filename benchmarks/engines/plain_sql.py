@@ -1,4 +1,4 @@
-r"""What psql and SQL alone can do with the same file: `\copy`, and `\copy` with INSERT .. ON CONFLICT."""
+r"""The yardstick: psql and SQL alone, `\copy`, and `\copy` with INSERT .. ON CONFLICT."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from customer_panel.benchmarks.place import Place
 from customer_panel.customer import COLUMNS
 
 NAME = "psql"
-# The file's Index column has no place in `customers`; \copy can leave no column of a file away.
+# `customers` has no column for the file's Index, and \copy cannot skip a column of a file.
 PREPARE = 'ALTER TABLE customers ADD COLUMN "index" integer'
 CREATE_FRESH = 'CREATE TEMPORARY TABLE fresh ("index" integer, {types});'
-# The rows that differ are updated, the others are not written; they are locked, which dirties their pages all the same.
+# Updates rows that differ. The others are not written, but locked, which dirties their pages too.
 MERGE = """
 INSERT INTO customers ({columns}) SELECT {columns} FROM fresh
 ON CONFLICT (customer_id) DO UPDATE SET {assignments}, updated_at = CURRENT_TIMESTAMP
@@ -25,13 +25,13 @@ WHERE ({old}) IS DISTINCT FROM ({new});
 
 
 def prepare(dsn: str) -> None:
-    """Makes room for the file's extra column, in the same table with the same indexes."""
+    """Adds the file's extra column to the table; table and indexes are the same otherwise."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(PREPARE.encode())
 
 
 def load(place: Place, dsn: str, file: Path) -> Run:
-    r"""`\copy` into the table with its three indexes live, as one has to without further thought."""
+    r"""`\copy` into the table with its three indexes, which are not dropped before."""
     return _timed(place, dsn, _copy("customers", _columns(file), file))
 
 
@@ -62,12 +62,12 @@ def _timed(place: Place, dsn: str, script: str) -> Run:
     def run() -> None:
         subprocess.run(command, input=script.encode(), env=environment, check=True)
 
-    _, facts = place.watched(run)
+    _, facts = place.measured(run)
     return Run(engine=NAME, seconds=float(facts["wall_s"]), facts=facts)
 
 
 def _columns(file: Path) -> list[str]:
-    """Our names of the file's columns behind Index: generated files have them in our order."""
+    """Our names of the file's columns after Index: generated files have them in our order."""
     with file.open() as lines:
         count = len(next(lines).split(",")) - 1
     return [column.name for column in COLUMNS[:count]]

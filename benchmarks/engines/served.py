@@ -1,4 +1,4 @@
-"""Our server in a process of its own, and what asks it: wrk, a paced caller, streams."""
+"""Our server in a process of its own, and its clients: wrk, requests at a fixed rate, streams."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from customer_panel.settings import SETTINGS
 
 READY_S = 30.0
 DIRECT = "one query a request"
-# Threads of wrk cost the processor time of the server that it measures.
+# More threads of wrk would take processor time from the server that it measures.
 THREADS = 1
-# Asks for a number from 1 to the last argument behind the path, or for the path itself.
+# Requests the path followed by a random number from 1 to `last`; without `last`, the path alone.
 SCRIPT = """
 local path, last
 function init(arguments)
@@ -68,7 +68,7 @@ def wrk() -> str:
 
 
 class Served:
-    """A server that answers. Its settings are the defaults, whatever the environment says."""
+    """A server process. Its settings are the defaults: those of the environment are removed."""
 
     def __init__(self, dsn: str, roots: Path, log: Path, *, module: str = "customer_panel") -> None:
         with socket.socket() as listener:
@@ -99,7 +99,7 @@ class Served:
             time.sleep(0.02)
 
     def get(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
-        """Status and decoded JSON (None where it is not)."""
+        """Status and decoded JSON; None for a body that is not JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             payload = None if body is None else json.dumps(body).encode()
@@ -113,7 +113,7 @@ class Served:
         return answer.status, None
 
     def load(self, engine: str, path: str, connections: int, seconds: float, last: int = 0) -> Run:
-        """wrk for so many seconds. With `last`, a random number up to it follows the path."""
+        """Runs wrk. With `last`, a random number from 1 to it follows the path."""
         script = self._log.with_suffix(".lua")
         script.write_text(SCRIPT)
         command = [
@@ -122,31 +122,31 @@ class Served:
             *([str(last)] if last else []),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        told = json.loads(done.stdout.strip().splitlines()[-1])
-        if not told["requests"]:
+        report = json.loads(done.stdout.strip().splitlines()[-1])
+        if not report["requests"]:
             raise ServerEnded(f"{path} was not answered: {self._log.read_text()[-2000:]}")
-        took = told["duration"] / 1e6
+        took = report["duration"] / 1e6
         return Run(
             engine=engine,
             seconds=took,
             facts={
-                "requests_per_s": told["requests"] / took,
-                "p50_ms": told["p50"] / 1e3,
-                "p99_ms": told["p99"] / 1e3,
-                "failed": told["failed"],
+                "requests_per_s": report["requests"] / took,
+                "p50_ms": report["p50"] / 1e3,
+                "p99_ms": report["p99"] / 1e3,
+                "failed": report["failed"],
                 "connections": connections,
             },
         )
 
     def sync(self, file: Path) -> str:
-        """Starts an import; its number."""
-        status, told = self.get("/api/v1/customers/sync", "POST", {"filePath": str(file)})
+        """Starts an import; returns its number."""
+        status, answer = self.get("/api/v1/customers/sync", "POST", {"filePath": str(file)})
         if status != 200:
-            raise ServerEnded(f"the import was not started: {told}")
-        return str(told["data"]["id"])
+            raise ServerEnded(f"the import was not started: {answer}")
+        return str(answer["data"]["id"])
 
     def wait(self, job: str) -> dict[str, Any]:
-        """The job, when it is over; looks ten times a second."""
+        """Waits for the end of the job and returns it; checks ten times a second."""
         while True:
             found = dict(self.get(f"/api/v1/imports/{job}")[1]["data"])
             if found["status"] not in ("RUNNING", "INTERRUPTED"):
@@ -156,7 +156,7 @@ class Served:
             time.sleep(0.1)
 
     def peak_rss_bytes(self) -> int | None:
-        """The most that the process ever held; None where there is no /proc."""
+        """The peak memory of the process; None without /proc."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
@@ -176,7 +176,7 @@ class Served:
 def serving(
     dsn: str, roots: Path, home: Path, *, module: str = "customer_panel"
 ) -> Iterator[Served]:
-    """A server that is ready, ended in the end."""
+    """A server that is ready, stopped after `with`."""
     server = Served(dsn, roots, home / "server.log", module=module)
     try:
         server.wait_ready()
@@ -186,9 +186,9 @@ def serving(
 
 
 class Paced:
-    """Asks for a customer so many times a second, whether or not the last answer is there.
+    """Requests random customers, `per_second`, even while earlier answers are not there yet.
 
-    An answer's time counts from when it was due, so that a server that stands still is seen.
+    The time of an answer counts from when its request was due, so a pause of the server shows.
     """
 
     CONNECTIONS = 8
@@ -233,7 +233,7 @@ class Paced:
 
 
 class Streams:
-    """Open progress streams; some are read all the time, the others never."""
+    """Open progress streams: the first `silent` are never read, the others all the time."""
 
     def __init__(self, server: Served, count: int, silent: int) -> None:
         self.messages = 0
@@ -242,7 +242,7 @@ class Streams:
         for number in range(count):
             stream = socket.socket()
             if number < silent:
-                # What the kernel would take in for a reader that never reads; the least it allows.
+                # The smallest buffer: otherwise the kernel would receive much that is never read.
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
             stream.connect(("127.0.0.1", server.port))
             stream.sendall(

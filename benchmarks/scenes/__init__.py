@@ -1,1 +1,1 @@
-"""What is measured: one module a figure."""
+"""What is measured: one module for each scene."""

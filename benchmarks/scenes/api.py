@@ -1,6 +1,6 @@
-"""The HTTP API: look-ups against the empty route, pages, and an import that nobody notices.
+"""The HTTP API: look-ups compared with the empty route, pages, and look-ups during an import.
 
-What is asked and who asks share the machine, as they did for the predecessor's figures.
+Server and clients share the machine, as they did for the predecessor's figures.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FEW_STREAMS, MANY_STREAMS, SILENT = 20, 500, 100
 LIMIT, DEEP_PAGE = 50, 20_000
 
 EMPTY, LOOKUP = "empty route", "look-up"
-OVER_HTTP, CROWD = (
+OVER_HTTP, MANY_OVER_HTTP = (
     f"import over HTTP, {FEW_STREAMS} streams",
     f"import over HTTP, {MANY_STREAMS} streams",
 )
-BUSY, NIGHT = "look-ups in a first load", "look-ups in a re-sync"
+BUSY, BUSY_RESYNC = "look-ups in a first load", "look-ups in a re-sync"
 
 
 def run(place: Place, *, rows: int, runs: int, seconds: float = 5.0) -> Result:
@@ -38,58 +38,63 @@ def run(place: Place, *, rows: int, runs: int, seconds: float = 5.0) -> Result:
     file = place.file(rows)
     done: list[Run] = []
     with place.database() as dsn:
-        place.told("a first load, not timed")
+        place.report("a first load, not timed")
         ours.load(place, dsn, file)
         for number in range(1, runs + 1):
-            done += _asked(place, dsn, file, rows, seconds, f"{number} of {runs}")
+            done += _reads(place, dsn, file, rows, seconds, f"{number} of {runs}")
         for number in range(1, runs + 1):
-            done += _loaded(place, file, rows, f"{number} of {runs}")
-        # Last, for the file it brings changes the table.
+            done += _loads(place, file, rows, f"{number} of {runs}")
+        # The last part, because its files change the table.
         for number in range(1, runs + 1):
             changed = place.file(rows, changed=0.01) if number % 2 else file
-            done.append(_busy(place, dsn, changed, rows, NIGHT, f"{number} of {runs}"))
+            done.append(
+                _import_during_reads(place, dsn, changed, rows, BUSY_RESYNC, f"{number} of {runs}")
+            )
     return Result(scene="api", rows=rows, runs=done, figures=_figures(done))
 
 
-def _asked(place: Place, dsn: str, file: Path, rows: int, seconds: float, which: str) -> list[Run]:
-    """Reads of a table that nobody writes."""
+def _reads(place: Place, dsn: str, file: Path, rows: int, seconds: float, which: str) -> list[Run]:
+    """Reads of a table that is not written."""
     last_page = -(-rows // LIMIT)
-    one, base = "/api/v1/customers/", f"/api/v1/customers?limit={LIMIT}&page="
+    lookup, base = "/api/v1/customers/", f"/api/v1/customers?limit={LIMIT}&page="
     done: list[Run] = []
     with serving(dsn, file.parent, place.home) as server:
         for engine, path, connections, last in (
             (EMPTY, "/health/live", 16, 0),
-            (LOOKUP, one, 16, rows),
-            (f"{LOOKUP}, 1 connection", one, 1, rows),
+            (LOOKUP, lookup, 16, rows),
+            (f"{LOOKUP}, 1 connection", lookup, 1, rows),
             ("page 1", f"{base}1", 1, 0),
             ("deep page", f"{base}{min(DEEP_PAGE, max(1, last_page // 2))}", 1, 0),
             ("last page", f"{base}{last_page}", 1, 0),
             ("page 1, 4 connections", f"{base}1", 4, 0),
         ):
-            place.told(f"{engine} {which}")
-            # Connections, plans and caches are there before the clock runs.
+            place.report(f"{engine} {which}")
+            # Not measured: it makes connections and plans, and fills the caches.
             server.load(engine, path, connections, 1, last)
             done.append(server.load(engine, path, connections, seconds, last))
     with serving(dsn, file.parent, place.home, module=f"{served.__package__}.direct") as server:
-        place.told(f"{served.DIRECT} {which}")
-        server.load(served.DIRECT, one, 1, 1, rows)
-        done.append(server.load(served.DIRECT, one, 1, seconds, rows))
-    failed = {one.engine: one.facts["failed"] for one in done if one.facts["failed"]}
+        place.report(f"{served.DIRECT} {which}")
+        server.load(served.DIRECT, lookup, 1, 1, rows)
+        done.append(server.load(served.DIRECT, lookup, 1, seconds, rows))
+    failed = {run.engine: run.facts["failed"] for run in done if run.facts["failed"]}
     if failed:
         raise BenchVoid(f"requests failed: {failed}")
     return done
 
 
-def _loaded(place: Place, file: Path, rows: int, which: str) -> list[Run]:
-    """First loads: by the command line, over HTTP with few and many streams, and under look-ups."""
+def _loads(place: Place, file: Path, rows: int, which: str) -> list[Run]:
+    """First loads: by the command line, over HTTP with few and many streams, and during look-ups."""
     done: list[Run] = []
     checksums = set()
-    place.told(f"import {which}: {ours.NAME}")
+    place.report(f"import {which}: {ours.NAME}")
     with place.database() as dsn:
         done.append(ours.load(place, dsn, file))
         checksums.add(place.checksum(dsn))
-    for engine, count, silent in ((OVER_HTTP, FEW_STREAMS, 0), (CROWD, MANY_STREAMS, SILENT)):
-        place.told(f"{engine} {which}")
+    for engine, count, silent in (
+        (OVER_HTTP, FEW_STREAMS, 0),
+        (MANY_OVER_HTTP, MANY_STREAMS, SILENT),
+    ):
+        place.report(f"{engine} {which}")
         with (
             place.database() as dsn,
             serving(dsn, file.parent, place.home) as server,
@@ -105,13 +110,15 @@ def _loaded(place: Place, file: Path, rows: int, which: str) -> list[Run]:
     if len(checksums) > 1:
         raise BenchVoid(f"the tables differ: {checksums}")
     with place.database() as dsn:
-        done.append(_busy(place, dsn, file, rows, BUSY, which))
+        done.append(_import_during_reads(place, dsn, file, rows, BUSY, which))
     return done
 
 
-def _busy(place: Place, dsn: str, file: Path, rows: int, engine: str, which: str) -> Run:
-    """An import while somebody looks customers up."""
-    place.told(f"{engine} {which}")
+def _import_during_reads(
+    place: Place, dsn: str, file: Path, rows: int, engine: str, which: str
+) -> Run:
+    """An import, and look-ups at a fixed rate meanwhile."""
+    place.report(f"{engine} {which}")
     with serving(dsn, file.parent, place.home) as server:
         with Paced(server, PER_SECOND, rows) as paced:
             job, facts = _imported(place, server, file)
@@ -126,8 +133,8 @@ def _busy(place: Place, dsn: str, file: Path, rows: int, engine: str, which: str
 
 
 def _imported(place: Place, server: Served, file: Path) -> tuple[dict[str, Any], Facts]:
-    """The finished job, and what was measured beside its own clock."""
-    return place.watched(lambda: server.wait(server.sync(file)))
+    """The finished job, and what was measured besides its own time."""
+    return place.measured(lambda: server.wait(server.sync(file)))
 
 
 def _figures(done: list[Run]) -> list[Figure]:
@@ -157,9 +164,9 @@ def _figures(done: list[Run]) -> list[Figure]:
             "at least",
         )
     )
-    for engine in (BUSY, NIGHT):
+    for engine in (BUSY, BUSY_RESYNC):
         figures.append(_of_runs(f"{engine}, p99", done, engine, "p99_ms", P99_MS, "ms"))
-        failed = sum(int(one.facts["failed"]) for one in done if one.engine == engine)
+        failed = sum(int(run.facts["failed"]) for run in done if run.engine == engine)
         figures.append(Figure(name=f"{engine}, answers 5xx", value=failed, bound=0))
     figures += [
         Figure(
@@ -167,10 +174,14 @@ def _figures(done: list[Run]) -> list[Figure]:
             value=median(done, engine) / median(done, ours.NAME),
             bound=IMPORT,
         )
-        for engine in (OVER_HTTP, CROWD)
+        for engine in (OVER_HTTP, MANY_OVER_HTTP)
     ]
-    if all("peak_rss_bytes" in one.facts for one in done if one.engine in (OVER_HTTP, CROWD)):
-        more = fact(done, CROWD, "peak_rss_bytes") - fact(done, OVER_HTTP, "peak_rss_bytes")
+    if all(
+        "peak_rss_bytes" in run.facts for run in done if run.engine in (OVER_HTTP, MANY_OVER_HTTP)
+    ):
+        more = fact(done, MANY_OVER_HTTP, "peak_rss_bytes") - fact(
+            done, OVER_HTTP, "peak_rss_bytes"
+        )
         figures.append(
             Figure(
                 name=f"memory of {MANY_STREAMS} streams, {SILENT} of them never read",
@@ -183,10 +194,10 @@ def _figures(done: list[Run]) -> list[Figure]:
 
 
 def _share(name: str, done: list[Run], ours: str, yardstick: str) -> Figure:
-    """Our requests a second over the yardstick's, with the span of the runs made one after the other."""
+    """Our requests a second divided by the yardstick's, with the range over pairs of successive runs."""
 
     def rates(engine: str) -> list[float]:
-        return [float(one.facts["requests_per_s"]) for one in done if one.engine == engine]
+        return [float(run.facts["requests_per_s"]) for run in done if run.engine == engine]
 
     pairs = [mine / theirs for mine, theirs in zip(rates(ours), rates(yardstick), strict=True)]
     return Figure(
@@ -208,8 +219,8 @@ def _of_runs(
     unit: str,
     kind: Literal["at most", "at least"] = "at most",
 ) -> Figure:
-    """The median of a fact, with its span."""
-    values = [float(one.facts[of]) for one in done if one.engine == engine]
+    """The median of a fact, with its range."""
+    values = [float(run.facts[of]) for run in done if run.engine == engine]
     return Figure(
         name=name,
         value=fact(done, engine, of),

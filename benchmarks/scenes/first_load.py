@@ -10,13 +10,13 @@ BOUND, BOUND_ABOUT = 0.35, 0.50
 
 
 def run(place: Place, *, rows: int, runs: int, about: bool = False) -> Result:
-    """Engines take turns, each in a database that was made for this one run. Raises BenchVoid."""
+    """The engines take turns, each run in a new database. Raises BenchVoid."""
     file = place.file(rows, about=about)
     done: list[Run] = []
     for number in range(1, runs + 1):
         checksums = []
         for engine in (ours, plain_sql):
-            place.told(f"first load {number} of {runs}: {engine.NAME}")
+            place.report(f"first load {number} of {runs}: {engine.NAME}")
             with place.database() as dsn:
                 if engine is plain_sql:
                     plain_sql.prepare(dsn)

@@ -1,4 +1,4 @@
-"""Memory: the most that the importing process ever held, for rows short and long, few and many, and under CP_MEMORY."""
+"""Memory: the peak of the importing process, for short and long rows, few and many, and with a low CP_MEMORY."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from customer_panel.imports.model import Tuning
 MANY = 5  # times the rows: 10,000,000 for 2,000,000
 BOUND_BYTES = 200 << 20
 BOUND_IDENTITY_BYTES = 25
-SHARE = 0.25  # of the map that the many rows want: CP_MEMORY in the last run
+SHARE = 0.25  # of the map that the many rows need: CP_MEMORY in the last run
 
 
 def run(place: Place, *, rows: int, runs: int) -> Result:
@@ -28,12 +28,12 @@ def run(place: Place, *, rows: int, runs: int) -> Result:
     done: list[Run] = []
     for number in range(1, runs + 1):
         for name, file in files.items():
-            place.told(f"memory {number} of {runs}: {name}")
+            place.report(f"memory {number} of {runs}: {name}")
             tuning = Tuning(memory_bytes=memory_bytes) if name == bounded else Tuning()
             with place.database() as dsn:
-                one = ours.load(place, dsn, file, tuning)
-            one.engine = name
-            done.append(one)
+                finished = ours.load(place, dsn, file, tuning)
+            finished.engine = name
+            done.append(finished)
     peak = {name: fact(done, name, "peak_rss_bytes") for name in files}
     figures = [
         Figure(name=f"peak memory, {name}", value=peak[name], bound=BOUND_BYTES, unit="bytes")

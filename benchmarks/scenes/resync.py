@@ -12,7 +12,7 @@ from customer_panel.benchmarks.figures import Facts, Figure, Result, Run, fact, 
 from customer_panel.benchmarks.place import BenchVoid, Place
 
 BOUND, BOUND_CHANGED = 0.12, 0.17
-# The job's own rows: some pages of the tables of imports, whole since the checkpoint.
+# The job's own rows: some pages of the tables of imports, written whole after the checkpoint.
 JOB_WAL_BYTES = 128 << 10
 WRITES = (
     "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE relname = 'customers'"
@@ -20,23 +20,23 @@ WRITES = (
 
 
 def run(place: Place, *, rows: int, runs: int, about: bool = False, changed: float = 0.0) -> Result:
-    """Both engines begin with the loaded table, vacuumed before each run. With `changed`, the file alternates with
-    its other variant, so that each run changes that share of the rows. Raises BenchVoid."""
+    """Both engines begin with the loaded table, vacuumed before each run. With `changed`, two variants of the file
+    alternate, so that each run changes that share of the rows. Raises BenchVoid."""
     base = place.file(rows, about=about)
     files = [place.file(rows, about=about, changed=changed), base] if changed else [base]
     done: list[Run] = []
     with place.database() as mine, place.database() as theirs:
-        place.told("first loads, not timed")
+        place.report("first loads, not timed")
         plain_sql.prepare(theirs)
         ours.load(place, mine, base)
         plain_sql.load(place, theirs, base)
         for number in range(1, runs + 1):
             file = files[(number - 1) % len(files)]
-            place.told(f"re-sync {number} of {runs}: {ours.NAME}")
+            place.report(f"re-sync {number} of {runs}: {ours.NAME}")
             with _counted(mine) as written:
                 done.append(ours.load(place, mine, file))
             done[-1].facts |= written
-            place.told(f"re-sync {number} of {runs}: {plain_sql.NAME}")
+            place.report(f"re-sync {number} of {runs}: {plain_sql.NAME}")
             with _counted(theirs) as written:
                 done.append(plain_sql.resync(place, theirs, file))
             done[-1].facts |= written
@@ -58,13 +58,13 @@ def run(place: Place, *, rows: int, runs: int, about: bool = False, changed: flo
 
 @contextmanager
 def _counted(dsn: str) -> Iterator[Facts]:
-    """Vacuums, so that no run pays for the one before; afterwards the result holds what was written to customers."""
+    """Vacuums, so that each run begins alike. After `with`, the facts have the row versions written to customers."""
     facts: Facts = {}
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(b"VACUUM (ANALYZE) customers")
         before = conn.execute(WRITES.encode()).fetchone() or (0, 0, 0)
     yield facts
-    # A session's counts are there when it has ended, which its client does not wait for.
+    # A session adds its counts when it ends, which is after its client has closed it.
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(
             b"DO $$ BEGIN WHILE (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

@@ -11,13 +11,13 @@ BOUND = 1.02
 
 
 def run(place: Place, *, rows: int, runs: int) -> Result:
-    """The two take turns at going first: what comes second in a pair may find the machine in another state."""
+    """The two take turns at going first, because the first run of a pair may affect the second."""
     file = place.file(rows)
     done: list[Run] = []
     for number in range(1, runs + 1):
         checksums = []
         for is_safe in (True, False) if number % 2 else (False, True):
-            place.told(f"safety {number} of {runs}: {'on' if is_safe else 'off'}")
+            place.report(f"safety {number} of {runs}: {'on' if is_safe else 'off'}")
             with place.database() as dsn:
                 done.append(ours.load(place, dsn, file, Tuning(is_safe=is_safe)))
                 checksums.append(place.checksum(dsn))

@@ -6,7 +6,7 @@ from customer_panel._native import scan_speed
 from customer_panel.benchmarks.figures import Figure, Result, Run
 from customer_panel.benchmarks.place import Place
 
-ROWS = 300_000  # larger files, read into memory, change nothing
+ROWS = 300_000  # the file is read into memory; a larger one gives the same speed
 BOUND, BOUND_ABOUT = 500, 900
 
 
@@ -18,16 +18,16 @@ def run(place: Place, *, rows: int, runs: int) -> Result:
         ("with about column", True, BOUND_ABOUT),
     ):
         file = place.file(rows, about=about)
-        place.told(f"scan, {name}")
+        place.report(f"scan, {name}")
         found, size, seconds = scan_speed(file, runs)
-        speeds = sorted(size / 1e6 / one for one in seconds)
+        speeds = sorted(size / 1e6 / duration for duration in seconds)
         done += [
             Run(
                 engine=name,
-                seconds=one,
-                facts={"rows": found, "bytes": size, "mb_per_s": size / 1e6 / one},
+                seconds=duration,
+                facts={"rows": found, "bytes": size, "mb_per_s": size / 1e6 / duration},
             )
-            for one in seconds
+            for duration in seconds
         ]
         figures.append(
             Figure(

@@ -1,4 +1,4 @@
-"""Customer Panel: a customer CSV into PostgreSQL, exactly once.
+"""Customer Panel: imports a customer CSV into PostgreSQL, exactly once.
 
     from customer_panel import import_customers
     result = import_customers("customers.csv", "postgresql://...")
@@ -47,7 +47,7 @@ _PLACES = {"CustomerPanelError": "errors", "Settings": "settings"}
 
 
 def __getattr__(name: str) -> Any:
-    # Not at import: a command that shows its help must not pay for the driver and the extension.
+    # Loaded at first use: a command that only shows its help must not load driver and extension.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "errors":

@@ -28,7 +28,7 @@ COLUMNS: tuple[Column, ...] = tuple(
     for name, camel, kind, limit, aliases in customer_fields()
 )
 
-# The pseudo field that is split into first and last name.
+# Headers of the pseudo field full_name, which is split into first and last name.
 FULL_NAME_ALIASES: tuple[str, ...] = tuple(full_name_aliases())
 
 BY_NAME: dict[str, Column] = {column.name: column for column in COLUMNS}

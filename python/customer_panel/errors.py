@@ -1,7 +1,7 @@
 """Every exception that this package raises on purpose, in one tree.
 
-A class's docstring is its default message, its `hint` the way out, its `code` a name that never
-changes. Bad rows are not here: those are rejects, stored and counted, never raised.
+A class's docstring is its default message, its `hint` says what to do, its `code` is a name that
+never changes. Bad rows are no exceptions: they are rejects, which are stored and counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class CustomerPanelError(Exception):
     hint: str | None = None
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
-        # `python -OO` strips docstrings; the code is then still better than nothing.
+        # `python -OO` strips docstrings: then the code is the message.
         super().__init__(message or type(self).__doc__ or self.code)
         if hint is not None:
             self.hint = hint

@@ -1,4 +1,4 @@
-"""What may be shown of addresses and failures: no passwords, and no text that quotes values of rows."""
+"""Makes addresses and errors safe to show: no passwords, and no text that quotes values of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def redacted(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Kinds and places of an exception and its causes, without their texts: those quote values."""
+    """Types and tracebacks of an exception and its causes, without their messages: those may quote
+    values of rows.
+    """
     parts = []
     seen: set[int] = set()
     at: BaseException | None = error
@@ -30,7 +32,7 @@ def described(error: BaseException) -> str:
 
 
 def log_text(error: BaseException) -> str:
-    """What a log may say: our own sentences, and of anything else its kind and places."""
+    """`error` for a log: code and message of our own errors, `described` for all others."""
     if isinstance(error, CustomerPanelError):
         return f"{error.code}: {error.message}"
     return described(error)

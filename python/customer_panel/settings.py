@@ -1,8 +1,8 @@
 """The settings: read once, checked at once, frozen.
 
 Every setting is an environment variable, or a line of the `.env` in the working folder; the
-environment wins. A value that cannot be used stops the command before it touches anything, and
-so does a CP_ name that does not exist, which is most often a typing error in one that does.
+environment wins. A value that cannot be used stops the command before it changes anything. So does
+a CP_ name that is unknown: most often it is a misspelled one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import msgspec
 from customer_panel.errors import SettingsError
 from customer_panel.redaction import redacted
 
-MEMORY_BYTES = 512 << 20  # room for 20 million identities at about 20 bytes each, and some air
-BATCH_ROWS = 200_000  # more brings nothing: fewer, larger batches cost memory only
+MEMORY_BYTES = 512 << 20  # enough for 20 million identities of about 20 bytes each
+BATCH_ROWS = 200_000  # more rows a batch cost memory and save no time
 HEARTBEAT_MS = 15_000  # below the 30 s after which common proxies drop a silent stream
 STREAMS = 500  # an idle one costs its socket and some 30 KiB
 LOCAL_ORIGINS = ("http://localhost:*", "http://127.0.0.1:*")  # a frontend under development
@@ -32,9 +32,9 @@ SCOPES = ("read", "write", "import")
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """A key that callers may present: what it hashes to, and what it allows."""
+    """A key of API clients: its hash, and what it allows."""
 
-    digest: bytes  # SHA-256; the key itself is kept nowhere
+    digest: bytes  # SHA-256; the key itself is not kept
     scopes: frozenset[str]
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment says. `repr` shows no password."""
+    """The values of all settings. `repr` shows no password."""
 
     database_url: str | None = None
     direct_url: str | None = None
@@ -86,12 +86,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if text:
                 try:
                     values[setting.field] = setting.parse(text)
-                except ValueError as wrong:
-                    raise SettingsError(f"{setting.name}: {wrong}") from None
+                except ValueError as error:
+                    raise SettingsError(f"{setting.name}: {error}") from None
         return cls(**values)
 
     def shown(self) -> Iterator[tuple[str, str]]:
-        """(name, value) of every setting, passwords blotted out."""
+        """(name, value) of every setting, without passwords."""
         for setting in SETTINGS:
             value = getattr(self, setting.field)
             if isinstance(value, tuple):
@@ -102,7 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             yield setting.name, "not set" if value is None else redacted(str(value))
 
     def roots(self) -> tuple[Path, ...]:
-        """The folders that imports over HTTP may read: IMPORT_ROOTS, else the one of CSV_PATH,
+        """The folders that imports over HTTP may read: IMPORT_ROOTS, else the folder of CSV_PATH,
         else `data` in the working folder."""
         if self.import_roots:
             return self.import_roots
@@ -118,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """One row of the table that `load`, `shown`, the documentation and a test read."""
+    """A setting. `load`, `shown`, the documentation and a test read the table of all."""
 
     name: str
     field: str
@@ -135,7 +135,7 @@ def default_home() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".local/share") / "customer-panel"
 
 
-# -- parsing: each function returns the value or raises ValueError with what is accepted ---------
+# -- parsing: each function returns the value, or raises ValueError that says what is accepted ----
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -148,7 +148,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def parse_bytes(text: str) -> int:
-    """A size with an optional suffix; k, M, G and T are powers of 1024, however written."""
+    """A size with an optional suffix: k, M, G and T are powers of 1024, as are kB, MiB and so on."""
     found = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)(?:i?b)?", text, flags=re.I)
     if not found:
         raise ValueError(f"{text!r} is not a size such as 512MiB or 2G")
@@ -200,7 +200,7 @@ def _hosts(text: str) -> tuple[str, ...]:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    """Origins as a browser sends them; `*` as a port, or alone, stands for any."""
+    """Origins as a browser sends them; `*` as a port means any port, `*` alone any origin."""
     for origin in _parts(text):
         known = rf"[a-z][a-z0-9+.-]*://(?:{_NAME}|\[{_V6}\])(?::(?:[0-9]{{1,5}}|\*))?|\*"
         if not re.fullmatch(known, origin):
@@ -209,7 +209,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _keys(text: str) -> tuple[ApiKey, ...]:
-    """Keys as SECRET or SECRET:scope+scope. What is wrong is told without a secret."""
+    """Keys as SECRET or SECRET:scope+scope. Errors do not quote a secret."""
     found: list[ApiKey] = []
     for number, part in enumerate(_parts(text), 1):
         secret, colon, names = part.partition(":")
@@ -225,7 +225,8 @@ def _keys(text: str) -> tuple[ApiKey, ...]:
     return tuple(found)
 
 
-# What Prisma puts into a DATABASE_URL and libpq refuses; `schema` is translated, not dropped.
+# Parameters that Prisma puts into a DATABASE_URL and libpq refuses. They are dropped; `schema` is
+# translated.
 _PRISMA_ONLY = (
     *("connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "sslaccept"),
     *("statement_cache_size", "single_use_connections", "sslidentity"),
@@ -233,7 +234,7 @@ _PRISMA_ONLY = (
 
 
 def _dsn(text: str) -> str:
-    """A libpq connection string; a URL written for Prisma is taken too."""
+    """A libpq connection string; a URL written for Prisma is accepted too."""
     if re.match(r"[a-z_]+\s*=", text):
         return text
     if not text.startswith(("postgresql://", "postgres://")):
@@ -278,16 +279,16 @@ def _did_you_mean(name: str, known: set[str]) -> str:
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    """The lines NAME=value of a file that need not exist, as python-dotenv reads them; `$` stands
-    for itself. Raises SettingsError, naming the line, that python-dotenv would leave out.
+    """The lines NAME=value of a file that may be missing, as python-dotenv reads them; `$` has no
+    special meaning. Raises SettingsError, naming the line, for one that python-dotenv would skip.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as wrong:
-        raise SettingsError(f"{path} cannot be read: {wrong}") from None
-    # Only where there is such a file: the import takes longer than all else here.
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    # Only if there is such a file: this import takes longer than all the rest of `load`.
     from dotenv.parser import parse_stream
 
     found: dict[str, str] = {}
@@ -295,7 +296,7 @@ def _read_dotenv(path: Path) -> dict[str, str]:
         if key is None and not is_error:
             continue  # a comment, or the empty end
         if key is None or value is None or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", key):
-            # It starts with the empty lines above.
+            # python-dotenv counts from the empty lines above it.
             above = re.match(r"\s*", source.string)
             number = source.line + (above[0].count("\n") if above else 0)
             raise SettingsError(f"{path}, line {number}: not of the form NAME=value")

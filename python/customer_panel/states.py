@@ -1,8 +1,8 @@
-"""The life of an import as one table: from which state which event leads where.
+"""The states of an import as one table: the state that each event leads to.
 
-The lists of states that SQL and Python ask for, and the diagram in docs/architecture.md, are made
-from it. Interrupted is not failed: whatever kills a runner leaves a job that the next start takes
-up. FAILED is for what a retry cannot cure.
+The lists of states in SQL and Python, and the diagram in docs/architecture.md, are made from it.
+Interrupted is not failed: a job whose runner was killed can be claimed again. FAILED means that a
+retry would fail too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Event = Literal["claim", "complete", "fail", "stop", "lose", "cancel"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-# A RUNNING job may be claimed too: by who holds the lock, when the runner died without a word.
+# A RUNNING job may be claimed too, by the session that has the runner lock: its runner has died.
 TRANSITIONS: dict[tuple[Status, Event], Status] = {
     ("RUNNING", "claim"): "RUNNING",
     ("PAUSED", "claim"): "RUNNING",
@@ -30,11 +30,11 @@ TRANSITIONS: dict[tuple[Status, Event], Status] = {
 
 
 def after(status: Status, event: Event) -> Status | None:
-    """The state that `event` leads to; None where it means nothing."""
+    """The state that `event` leads to; None where it is not allowed."""
     return TRANSITIONS.get((status, event))
 
 
-# Those that can be claimed; of these, those that nobody runs; and those that nothing leaves.
+# States that can be claimed; those of them without a runner; and final states.
 OPEN: tuple[Status, ...] = tuple(status for status in STATUSES if after(status, "claim"))
 WAITING: tuple[Status, ...] = tuple(status for status in OPEN if status != "RUNNING")
 ENDED: tuple[Status, ...] = tuple(status for status in STATUSES if status not in OPEN)

@@ -288,7 +288,13 @@ def test_a_tag_matches_what_was_read_and_nothing_newer(dsn):
     ],
 )
 def test_if_match(header, does):
-    row = (1, "One", *[None] * 11, "2021-01-16T00:00:00.000Z", "2021-01-16T00:00:00.000Z")
+    row = (
+        1,
+        "One",
+        *[None] * len(COLUMNS[1:]),
+        "2021-01-16T00:00:00.000Z",
+        "2021-01-16T00:00:00.000Z",
+    )
     mark = tag(encode(shown(row)))
     asked_for = matching(None if header is None else header.replace("TAG", mark))
     assert (asked_for is None or asked_for(row)) is does

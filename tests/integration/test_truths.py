@@ -54,6 +54,24 @@ def test_the_table_has_the_columns_of_the_customer(database):
             assert found[column.name] == ("date" if column.kind == "date" else "text")
 
 
+@pytest.mark.parametrize("place", range(1, len(COLUMNS)), ids=lambda place: COLUMNS[place].name)
+def test_an_edit_of_any_column_is_noticed_by_the_database(database, place):
+    """The trigger has a list of the columns of its own: a column that it lacks loses its edits."""
+    column = COLUMNS[place]
+    before, after = ("2021-01-16", "2021-01-17") if column.kind == "date" else ("old", "new")
+    database.execute(
+        f"INSERT INTO customers (customer_id, import_id, source_id, {column.name})"
+        " VALUES ('c1', 1, 1, %s)",
+        (before,),
+    )
+    database.execute(f"UPDATE customers SET {column.name} = %s", (after,))
+    edited, base = database.execute("SELECT edited_fields, edit_base FROM customers").fetchone()
+    assert edited == 1 << place
+    assert base[place] == before
+    history = database.execute("SELECT fields, old_values FROM customer_history").fetchall()
+    assert [(fields, values[place]) for fields, values in history] == [(1 << place, before)]
+
+
 def test_every_statement_has_its_sentence():
     for path in SQL.rglob("*.sql"):
         parts = re.split(r"^-- (\w+) --$", path.read_text(), flags=re.M)

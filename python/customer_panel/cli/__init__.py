@@ -1,1 +1,1 @@
-"""The command line: one file a command, none of them loaded before it is run."""
+"""The command line: one file for each command, loaded only when the command runs."""

@@ -1,4 +1,4 @@
-"""What an import says on stderr while it runs: a bar on a terminal, and notes."""
+"""The output of a running import on stderr: a bar on a terminal, and notes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = {
 
 
 class Bar:
-    """Rows, bytes, rate, time left and phase; nothing where stderr is no terminal."""
+    """Rows, bytes, rate, time left and phase; nothing if stderr is not a terminal."""
 
     def __init__(self, *, is_quiet: bool) -> None:
         self.is_quiet = is_quiet
@@ -51,13 +51,13 @@ class Bar:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        wrong: BaseException | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
 
-    def moved(self, progress: Progress) -> None:
-        """Shows how far the import is; from any thread."""
+    def show(self, progress: Progress) -> None:
+        """Shows how far the import is. May be called from any thread."""
         if self._bar.disable:
             return
         done, total = progress.bytes_read, progress.bytes_total
@@ -75,8 +75,10 @@ class Bar:
             left="" if progress.eta_sec is None else f"{time_text(progress.eta_sec)} left",
         )
 
-    def say(self, text: str) -> None:
-        """One line above the bar, or just a line; from any thread and from a signal handler."""
+    def note(self, text: str) -> None:
+        """Prints a line, above the bar if there is one. May be called from any thread and from a
+        signal handler.
+        """
         if self.is_quiet:
             return
         if self._bar.disable:
@@ -86,7 +88,7 @@ class Bar:
 
 
 def size_text(size: int) -> str:
-    """`size` bytes for people, in the decimal units that disks and `ls --si` use."""
+    """A number of bytes for people, in the decimal units of disks and of `ls --si`."""
     amount = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:

@@ -107,14 +107,14 @@ def _run(scene: str, options: dict[str, Any], **own: Any) -> None:
     from customer_panel.benchmarks.place import opened
 
     console = Console()
-    news = Console(stderr=True)
+    progress = Console(stderr=True)
     as_json, keep = options.pop("as_json"), options.pop("keep")
 
-    def told(text: str) -> None:
-        if news.is_terminal:
-            news.print(text, style="dim", highlight=False)
+    def on_progress(text: str) -> None:
+        if progress.is_terminal:
+            progress.print(text, style="dim", highlight=False)
 
-    with opened(Settings.load(), told, keep=keep) as place:
+    with opened(Settings.load(), on_progress, keep=keep) as place:
         machine = report.machine(place)
         run = importlib.import_module(f"customer_panel.benchmarks.scenes.{scene}").run
         result = run(place, **options, **own)

@@ -116,11 +116,11 @@ def psql(ctx: click.Context, args: tuple[str, ...]) -> None:
     with database(settings) as dsn:
         parts = conninfo_to_dict(dsn)
         env = dict(os.environ)
-        # Not on the command line, where every user of the machine can read it.
+        # Never on the command line, where every user of the machine can read it.
         if password := parts.pop("password", None):
             env["PGPASSWORD"] = str(password)
         child = subprocess.Popen([program, make_conninfo("", **parts), *args], env=env)
-        # Ctrl-C is psql's: it cancels a query there, and must not end us before it.
+        # Ctrl-C is for psql: it cancels a query there, and must not end this process.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             code = child.wait()
@@ -157,7 +157,7 @@ def _psql(pg_bin: Path | None) -> str:
 
 
 def _look(settings: Settings) -> dict[str, Any]:
-    """What `db status` shows; starts nothing."""
+    """What `db status` shows. Starts no server."""
     from customer_panel.db import embedded
     from customer_panel.db.connect import connect
     from customer_panel.db.database import Location

@@ -1,4 +1,4 @@
-"""`customer-panel doctor`: what is here, and what is wrong with it."""
+"""`customer-panel doctor`: what is installed, and what its problems are."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from customer_panel.errors import CustomerPanelError
 from customer_panel.settings import Settings
 
 FREE_BYTES = 2 << 30  # a first load of 2,000,000 rows writes 1 GB of table and WAL
-FILES = 256  # PostgreSQL's programs and ours stay far below this
+FILES = 256  # PostgreSQL and this program need far fewer
 
 
 class Finding(NamedTuple):
-    """One line of the report; `hint` is set when something is wrong."""
+    """One line of the report; `hint` is set when it is a problem."""
 
     name: str
     value: str
@@ -38,9 +38,9 @@ class Finding(NamedTuple):
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check this installation: programs, settings, database, disk. Exit 1 if something is wrong."""
     findings = list(_examine())
-    wrong = [finding for finding in findings if finding.hint is not None]
+    problems = [finding for finding in findings if finding.hint is not None]
     if as_json:
-        click.echo(json.dumps({"ok": not wrong, "findings": [f._asdict() for f in findings]}))
+        click.echo(json.dumps({"ok": not problems, "findings": [f._asdict() for f in findings]}))
     else:
         for finding in findings:
             mark = click.style("ok   ", fg="green")
@@ -49,7 +49,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"{mark} {finding.name:<24} {finding.value}")
             if finding.hint:
                 click.echo(f"      {click.style('hint:', fg='cyan')} {finding.hint}")
-    ctx.exit(1 if wrong else 0)
+    ctx.exit(1 if problems else 0)
 
 
 def _examine() -> Iterator[Finding]:
@@ -60,8 +60,8 @@ def _examine() -> Iterator[Finding]:
     yield _server()
     try:
         settings = Settings.load()
-    except CustomerPanelError as wrong:
-        yield _wrong("settings", wrong)
+    except CustomerPanelError as error:
+        yield _problem("settings", error)
         return
     for name, value in settings.shown():
         yield Finding(name, value)
@@ -85,7 +85,7 @@ def _native() -> Iterator[Finding]:
 
 
 def _server() -> Finding:
-    """Nothing is wrong where only the command line was wanted."""
+    """Without the extra `api` this is no problem: the command line works."""
     try:
         found = [f"{name} {version(name)}" for name in ("litestar", "uvicorn", "prometheus-client")]
     except PackageNotFoundError as missing:
@@ -118,7 +118,7 @@ def _programs(settings: Settings) -> str:
 
 
 def _database(settings: Settings, *, is_embedded: bool) -> str:
-    """Starts the embedded server if it is down, which is the point: it may be what fails."""
+    """Starts the embedded server if it is down: a start may be what fails."""
     from customer_panel.db.connect import connect
     from customer_panel.db.database import database
     from customer_panel.db.migrate import applied
@@ -135,9 +135,9 @@ def _database(settings: Settings, *, is_embedded: bool) -> str:
 def _checked(name: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(name, look())
-    except CustomerPanelError as wrong:
-        return _wrong(name, wrong)
+    except CustomerPanelError as error:
+        return _problem(name, error)
 
 
-def _wrong(name: str, wrong: CustomerPanelError) -> Finding:
-    return Finding(name, wrong.message, wrong.hint or "")
+def _problem(name: str, error: CustomerPanelError) -> Finding:
+    return Finding(name, error.message, error.hint or "")

@@ -53,7 +53,7 @@ def generate(
     )
     task = bar.add_task("rows", total=rows)
 
-    def moved(done: int) -> None:
+    def on_progress(done: int) -> None:
         bar.update(task, completed=done)
 
     try:
@@ -66,10 +66,10 @@ def generate(
                 duplicates=duplicates,
                 dirty=dirty,
                 changed=changed,
-                progress=moved,
+                progress=on_progress,
             )
-    except OSError as wrong:
-        raise TargetUnwritable(f"{out} cannot be written: {wrong.strerror or wrong}") from None
+    except OSError as error:
+        raise TargetUnwritable(f"{out} cannot be written: {error.strerror or error}") from None
     if not quiet:
         seconds = time.perf_counter() - began
         click.echo(f"{rows:,} rows, {size / 1e6:,.1f} MB, {seconds:.1f} s: {out}", err=True)

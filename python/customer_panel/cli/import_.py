@@ -1,7 +1,7 @@
 """`customer-panel import`: a file into the database, with a bar while it runs and a summary.
 
-The import runs in a worker thread; the main thread only waits, so that a signal is heard at once
-and becomes a stop at the next batch border.
+The import runs in a thread of its own. The main thread only waits, so it handles a signal at once:
+it asks the import to stop at the next batch border.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "
 
 
 class Delimiter(click.ParamType[str]):
-    """One of the four that are read, itself or by name: a shell makes TAB and | hard to type."""
+    """One of the four, itself or by name: TAB and | are hard to type in a shell."""
 
     name = "delimiter"
 
@@ -43,7 +43,7 @@ class Delimiter(click.ParamType[str]):
 
 
 def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """The mapping of all `--map`; a header may hold an equals sign, a field does not."""
+    """The mapping of all `--map`. A header may contain an equals sign, a field never does."""
     mapping: dict[str, str] = {}
     for text in given:
         header, sign, field = text.rpartition("=")
@@ -122,11 +122,11 @@ def import_command(
         raise click.UsageError("--rejects needs an import: a dry run stores nothing.", ctx)
     try:
         result = _imported(file, settings, rejects, is_quiet=quiet, **options)
-    except CustomerPanelError as wrong:
+    except CustomerPanelError as error:
         if as_json:
             from customer_panel.cli.summary import error_json
 
-            click.echo(error_json(wrong))
+            click.echo(error_json(error))
         raise
     from customer_panel.cli import summary
 
@@ -162,22 +162,22 @@ def _imported(
                 import_customers(
                     file,
                     restart=not resumes,
-                    progress=bar.moved,
-                    noted=bar.say,
+                    progress=bar.show,
+                    noted=bar.note,
                     stop=stop,
                     settings=settings,
                     **options,
                 )
             )
-        except BaseException as wrong:  # raised again by the thread that waits for this one
-            outcome.append(wrong)
+        except BaseException as error:  # raised again by the thread that waits for this one
+            outcome.append(error)
 
-    # Our hold on an embedded server outlives the import's: rejects are read from it afterwards.
-    holding = contextlib.nullcontext() if target is None else database(settings)
+    # An embedded server must still run after the import: the rejects are read from it then.
+    kept = contextlib.nullcontext() if target is None else database(settings)
     with contextlib.ExitStack() as stack:
         if target is not None:
             stack.enter_context(target)
-        where = stack.enter_context(holding)
+        dsn = stack.enter_context(kept)
         with bar, _stopped_by_signals(stop, bar):
             worker = threading.Thread(target=work, name="cp-import")
             worker.start()
@@ -185,8 +185,8 @@ def _imported(
         (result,) = outcome
         if isinstance(result, BaseException):
             raise result
-        if target is not None and where is not None and result.job_id is not None:
-            target.fill(where, result.job_id)
+        if target is not None and dsn is not None and result.job_id is not None:
+            target.fill(dsn, result.job_id)
     return result
 
 
@@ -194,14 +194,15 @@ def _imported(
 def _stopped_by_signals(stop: Stop, bar: Any) -> Iterator[None]:
     """Ctrl-C pauses the import, SIGTERM interrupts it; both at the next batch border."""
 
-    def stopped(number: int, _: FrameType | None) -> None:
+    def on_signal(number: int, _: FrameType | None) -> None:
         if stop.is_asked():
-            bar.say("already stopping, at the next batch border; nothing is lost")
+            bar.note("already stopping, at the next batch border; nothing is lost")
             return
         stop.ask("PAUSED" if number == signal.SIGINT else "INTERRUPTED")
-        bar.say("stopping at the next batch border")
+        bar.note("stopping at the next batch border")
 
-    before = {number: signal.signal(number, stopped) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:

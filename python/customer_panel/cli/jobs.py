@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from customer_panel.imports.queries.jobs import Job
 
 FIRST_REJECTS = 20
-LOOK_S = 0.05  # between two looks at an import that was asked to stop
+LOOK_S = 0.05  # between two checks of an import that was asked to stop
 COUNTERS = ("inserted", "updated", "unchanged", "protected", "duplicate", "skipped", "pending")
 
 
@@ -98,7 +98,7 @@ def cancel(job_id: int) -> None:
 
 
 def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
-    """Asks the runner, and waits for what becomes of it; without a runner, cancels by itself."""
+    """Asks the runner and waits until it has stopped; cancels here if no runner has the import."""
     from customer_panel.db.database import database
     from customer_panel.db.query import run_async
     from customer_panel.imports.engine.cancel import cancel_idle
@@ -142,7 +142,7 @@ async def _read(conn: AsyncConnection, job_id: int) -> Job:
 
 
 def _shown(job: Job) -> dict[str, Any]:
-    """A job as a JSON object, its names those of `import --json`."""
+    """A job as a JSON object, with the names of `import --json`."""
     snapshot = job.snapshot
     counts = {
         f"rows{name.capitalize()}": getattr(snapshot.counts, name)
@@ -209,7 +209,7 @@ def _row(values: tuple[str, ...], last: str) -> str:
 
 
 def _moment(text: str) -> str:
-    """To the minute, in the local time of who looks."""
+    """To the minute, in local time."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
@@ -259,6 +259,6 @@ def _described(job: dict[str, Any]) -> list[str]:
 
 
 def _excerpt(raw: str, width: int = 110) -> str:
-    """One printable line of a record: it may hold anything, escape sequences too."""
+    """One printable line of a record, which may contain anything: terminal escape sequences too."""
     line = "".join(char if char.isprintable() else "·" for char in raw.rstrip("\r\n")[:width])
     return line + ("…" if len(raw.rstrip("\r\n")) > width else "")

@@ -1,4 +1,4 @@
-"""The command `customer-panel`: the list of its commands, and what an error looks like.
+"""The command `customer-panel`: the list of its commands, and how an error is shown.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an import that is finished with rejects.
 """
@@ -15,7 +15,7 @@ import rich_click
 from customer_panel import __version__
 from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLost
 
-# Where each command lives. A start must not pay for the commands that are not run.
+# Where each command is. Only the command that runs is imported: that keeps the start fast.
 COMMANDS = {
     "import": "customer_panel.cli.import_:import_command",
     "serve": "customer_panel.cli.serve:serve",
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 class Commands(rich_click.RichGroup):
-    """Loads a command when it is asked for; ends every known error in two lines and exit 1."""
+    """Loads a command when it is used. A known error becomes two lines on stderr and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -55,16 +55,16 @@ class Commands(rich_click.RichGroup):
 
 
 def show_error(error: CustomerPanelError) -> None:
-    """What went wrong and what to do, on stderr."""
+    """Prints the error and its hint on stderr."""
     click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
     if error.hint:
         click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)
 
 
 def _of_the_database(error: Exception) -> CustomerPanelError | None:
-    """A server that went away, or has no room left, under a command; None for anything else.
+    """The error to show for an OperationalError of psycopg; None for any other exception.
 
-    psycopg is asked only if it is loaded: a command without a database must not pay for it.
+    psycopg is not imported here: a command without a database must start fast.
     """
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(error, psycopg.OperationalError):

@@ -12,9 +12,9 @@ from customer_panel.errors import TargetUnwritable
 
 
 class Target:
-    """OUT.csv, opened before the import begins and in place only when it is whole.
+    """OUT.csv: opened before the import begins, and under its name only when it is complete.
 
-    An older file of that name is replaced; the file that is imported is not.
+    Replaces an older file of that name, but never the file to import.
     """
 
     def __init__(self, out: Path, source: Path | None = None) -> None:
@@ -46,9 +46,9 @@ class Target:
             self._path.unlink(missing_ok=True)
 
     def fill(self, dsn: str, import_id: int) -> int:
-        """Writes what the import set aside, in file order; how many lines that were.
+        """Writes the rejects and warnings of the import in file order, and returns their number.
 
-        Raises TargetUnwritable. Memory does not grow with their number.
+        Raises TargetUnwritable. Memory does not grow with that number.
         """
         from customer_panel.db.connect import AsyncConnection
         from customer_panel.db.query import run_async

@@ -24,7 +24,7 @@ from customer_panel.settings import Settings
 if TYPE_CHECKING:
     from customer_panel.db.database import Database
 
-# What the server cannot do without, of the extra `api`: the modules' names.
+# Modules of the extra `api` that the server needs.
 NEEDED = ("litestar", "uvicorn", "httptools", "prometheus_client", "psycopg_pool")
 BACKLOG = 2048  # connections that wait to be accepted, also while the server starts
 GRACE_S = 2  # for answers in progress when the server is stopped

@@ -1,4 +1,4 @@
-"""What an import did, for people and for programs."""
+"""The result of an import, for people and for programs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from customer_panel.errors import CustomerPanelError
 if TYPE_CHECKING:
     from customer_panel.imports import ImportResult
 
-LINE = 100  # characters; what most terminals show, or wrap once
+LINE = 100  # characters: most terminals show this many, or wrap once
 
-# What each outcome means, for who reads the word for the first time.
+# What each outcome means.
 MEANINGS = {
     "inserted": "new customers",
     "updated": "customers whose values changed",
@@ -43,10 +43,10 @@ def result_json(result: ImportResult, *, is_dry: bool = False) -> str:
     return json.dumps(shown, ensure_ascii=False)
 
 
-def error_json(wrong: CustomerPanelError) -> str:
+def error_json(error: CustomerPanelError) -> str:
     """What failed, as one object with the error's stable code."""
-    error = {"code": wrong.code, "message": wrong.message, "hint": wrong.hint}
-    return json.dumps({"status": "FAILED", "error": error}, ensure_ascii=False)
+    shown = {"code": error.code, "message": error.message, "hint": error.hint}
+    return json.dumps({"status": "FAILED", "error": shown}, ensure_ascii=False)
 
 
 def show(result: ImportResult, file: Path, rejects: Path | None, *, is_dry: bool) -> None:
@@ -69,7 +69,7 @@ def show(result: ImportResult, file: Path, rejects: Path | None, *, is_dry: bool
     for text in _columns(result):
         click.echo(text)
     if is_dry:
-        # An import says its notes when they come up.
+        # An import has printed its notes while it ran.
         for text in result.notes:
             click.echo(f"Note: {text}")
     for text in _next_steps(result, rejects, is_dry=is_dry):
@@ -103,7 +103,7 @@ def _columns(result: ImportResult) -> list[str]:
 
 
 def _wrapped(title: str, items: list[str]) -> list[str]:
-    """The items on lines of at most 100 characters; none of them is divided."""
+    """The items on lines of at most 100 characters; no item is split."""
     lines = [title]
     for place, item in enumerate(items):
         part = f" {item}" + ("," if place + 1 < len(items) else "")

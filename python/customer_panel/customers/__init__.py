@@ -1,1 +1,1 @@
-"""Customers: kept, found and listed. What is allowed of them is judged before they come here."""
+"""Customers: stored, found and listed. Their values are validated by the caller."""

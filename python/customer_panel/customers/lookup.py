@@ -1,8 +1,8 @@
 """Look-ups by id, many at once: those of one turn of the event loop become one query.
 
-One query at a time is in flight, on a connection of its own; what is asked meanwhile is the next
-one. libpq is driven from the loop itself: a cursor and a task for each query would cost more than
-the query (16 connections: 17,600 look-ups a second, 7,000 with them).
+One query runs at a time, on a connection of its own; look-ups that arrive meanwhile share the next
+one. The event loop calls libpq directly: a cursor and a task for each query would cost more than
+the query (with 16 connections 7,000 look-ups a second instead of 17,600).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from customer_panel.db.connect import AsyncConnection
+from customer_panel.db.connect import AsyncConnection, is_loss
 from customer_panel.db.pool import configure, options
 from customer_panel.sql import statement
 
@@ -25,43 +25,41 @@ Row = tuple[Any, ...]
 Waiting = dict[int, list[asyncio.Future[Row | None]]]
 
 NAME = b"look_up_customers"
-CONNECT_S = 3.0  # then the answer is that there is no database
-ANSWER_S = 20.0  # past the server's own time limits: it is not there any more
-
-GOING_DOWN = "57P"  # SQLSTATE class of a server that ends the session
+CONNECT_S = 3.0  # then the look-ups fail: there is no database
+ANSWER_S = 20.0  # longer than the server's own time limits: without an answer by then it is gone
 
 
 class Lookup:
-    """Customers by id. Belongs to the event loop that first asks it."""
+    """Customers by id. Belongs to the event loop of the first look-up."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: Waiting = {}
         self._asked: Waiting = {}
-        self._is_again = False  # what is asked was asked before, of a connection that was lost
+        self._is_repeated = False  # the query was sent before, over a connection that was lost
         self._is_scheduled = False
         self._link: Link | None = None
         self._connecting: asyncio.Task[None] | None = None
 
     async def get(self, customer: int) -> Row | None:
-        """The customer as it is shown, None if there is none.
+        """The customer as the API shows it; None if there is none.
 
-        A connection that is lost is replaced, once. Raises psycopg.Error.
+        A lost connection is replaced, once. Raises psycopg.Error.
         """
-        # Not asked for each time: it is a system call (8 % of an answer).
+        # Kept, because get_running_loop is a system call: 8 % of a look-up's time.
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        # A future for each, not for each id: one that is cancelled takes nobody with it.
+        # One future for each call, not for each id: to cancel one call must not cancel others.
         future: asyncio.Future[Row | None] = loop.create_future()
         self._waiting.setdefault(customer, []).append(future)
         if not self._is_scheduled and not self._asked and self._connecting is None:
-            # Behind everything that is ready to run: whoever asks in this turn is in.
+            # Runs after all that is ready now: every look-up of this turn is in the query.
             self._is_scheduled = True
             loop.call_soon(self._ask)
         return await future
 
     async def close(self) -> None:
-        """Whoever still waits is told that the connection is lost."""
+        """Closes the connection; look-ups that still wait raise OperationalError."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -74,13 +72,13 @@ class Lookup:
         self._asked, self._waiting = {}, {}
 
     def _ask(self) -> None:
-        """Sends what waits, if anything does."""
+        """Sends the waiting look-ups, if there are any."""
         self._is_scheduled = False
         if not self._asked:
             if not self._waiting:
                 return
             self._asked, self._waiting = self._waiting, {}
-            self._is_again = False
+            self._is_repeated = False
         if self._link is None or self._link.is_lost:
             assert self._loop is not None
             self._connecting = self._loop.create_task(self._connect())
@@ -96,15 +94,15 @@ class Lookup:
     def _answered(self, answer: PGresult | psycopg.Error) -> None:
         link = self._link
         assert link is not None
-        is_unheard = isinstance(answer, psycopg.Error) and link.is_lost
-        if is_unheard and not self._is_again and not isinstance(answer, errors.ConnectionTimeout):
-            self._is_again = True
+        is_lost = isinstance(answer, psycopg.Error) and link.is_lost
+        if is_lost and not self._is_repeated and not isinstance(answer, errors.ConnectionTimeout):
+            self._is_repeated = True
         else:
             asked, self._asked = self._asked, {}
             try:
                 rows = {row[0]: row for row in link.rows(answer)}
-            except Exception as wrong:  # whatever it is: nobody waits for ever
-                _fail(asked, wrong)
+            except Exception as error:  # any error: no look-up may wait for ever
+                _fail(asked, error)
             else:
                 _answer(asked, rows)
         self._ask()
@@ -116,21 +114,21 @@ class Lookup:
                 self._link = None
             async with asyncio.timeout(CONNECT_S):
                 self._link = await Link.open(self._dsn)
-        except Exception as wrong:  # whatever it is: nobody waits for ever
-            if isinstance(wrong, TimeoutError):
-                wrong = errors.ConnectionTimeout("no answer")
-            # Who came while this was tried has his answer too; the next one tries again.
+        except Exception as error:  # any error: no look-up may wait for ever
+            if isinstance(error, TimeoutError):
+                error = errors.ConnectionTimeout("no answer")
+            # Look-ups that came meanwhile fail too; the next one tries to connect again.
             asked, self._asked = self._asked, {}
             waiting, self._waiting = self._waiting, {}
-            _fail(asked, wrong)
-            _fail(waiting, wrong)
+            _fail(asked, error)
+            _fail(waiting, error)
         finally:
             self._connecting = None
         self._ask()
 
 
 class Link:
-    """A connection that is asked one thing at a time, without a task."""
+    """A connection for one query at a time, without a task."""
 
     def __init__(self, conn: AsyncConnection) -> None:
         self._conn = conn
@@ -138,7 +136,7 @@ class Link:
         self._socket = conn.pgconn.socket
         self._transformer = Transformer(conn)
         self._loop = asyncio.get_running_loop()
-        self._told: Callable[[PGresult | psycopg.Error], None] | None = None
+        self._on_answer: Callable[[PGresult | psycopg.Error], None] | None = None
         self._result: PGresult | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_lost = False
@@ -155,7 +153,7 @@ class Link:
             link = cls(conn)
             prepared: asyncio.Future[None] = link._loop.create_future()
 
-            def told(answer: PGresult | psycopg.Error) -> None:
+            def on_answer(answer: PGresult | psycopg.Error) -> None:
                 if prepared.done():
                     return
                 if isinstance(answer, psycopg.Error):
@@ -164,7 +162,7 @@ class Link:
                     prepared.set_result(None)
 
             query = statement("look_up_customers")
-            link.ask(lambda pgconn: pgconn.send_prepare(NAME, query), told)
+            link.ask(lambda pgconn: pgconn.send_prepare(NAME, query), on_answer)
             await prepared
         except BaseException:
             await (conn if link is None else link).close()
@@ -176,22 +174,22 @@ class Link:
         await self._conn.close()
 
     def ask(
-        self, send: Callable[[Any], None], told: Callable[[PGresult | psycopg.Error], None]
+        self, send: Callable[[Any], None], on_answer: Callable[[PGresult | psycopg.Error], None]
     ) -> None:
-        """Sends a question. `told` is called with the result, or with what went wrong."""
-        self._told = told
+        """Sends a query. `on_answer` is called with its result, or with the error."""
+        self._on_answer = on_answer
         self._timer = self._loop.call_later(
             ANSWER_S, self._lose, errors.ConnectionTimeout("no answer")
         )
         try:
             send(self._pgconn)
             self._flush()
-        except psycopg.OperationalError as wrong:
-            # Told in a turn of its own: nobody is called from within his own call.
-            self._loop.call_soon(self._lose, wrong)
+        except psycopg.OperationalError as error:
+            # In a later turn: `on_answer` must not be called before `ask` has returned.
+            self._loop.call_soon(self._lose, error)
 
     def rows(self, answer: PGresult | psycopg.Error) -> list[Row]:
-        """The rows of a result. Raises what went wrong instead."""
+        """The rows of a result. Raises `answer` if it is an error."""
         if isinstance(answer, psycopg.Error):
             raise answer
         self._transformer.set_pgresult(answer)
@@ -199,15 +197,15 @@ class Link:
 
     def _flush(self) -> None:
         if self._pgconn.flush():
-            # The socket is full: what is left goes when it has room.
+            # The socket is full: the rest is sent when it has room.
             self._loop.add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._socket)
         try:
             self._flush()
-        except psycopg.OperationalError as wrong:
-            self._lose(wrong)
+        except psycopg.OperationalError as error:
+            self._lose(error)
 
     def _readable(self) -> None:
         try:
@@ -219,33 +217,33 @@ class Link:
                 self._result = result
             else:
                 return
-        except psycopg.OperationalError as wrong:
-            self._lose(wrong)
+        except psycopg.OperationalError as error:
+            self._lose(error)
             return
-        if self._told is None or self._result is None:
-            # A notice, or a parameter that somebody changed: nobody asked.
+        if self._on_answer is None or self._result is None:
+            # A notice, or a changed server parameter: it answers no query.
             return
-        told, self._told = self._told, None
+        on_answer, self._on_answer = self._on_answer, None
         result, self._result = self._result, None
         self._stop_timer()
         if result.status == ExecStatus.FATAL_ERROR:
             failure = errors.error_from_result(result)
-            if (failure.sqlstate or "").startswith(GOING_DOWN):
+            if is_loss(failure):
                 self._lose(None)
-            told(failure)
+            on_answer(failure)
         else:
-            told(result)
+            on_answer(result)
 
-    def _lose(self, wrong: psycopg.Error | None) -> None:
-        """The connection is of no use any more; who asked it is told."""
+    def _lose(self, error: psycopg.Error | None) -> None:
+        """Stops using the connection; the query that it had gets `error`."""
         if not self.is_lost:
             self.is_lost = True
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
         self._stop_timer()
-        told, self._told = self._told, None
-        if told is not None and wrong is not None:
-            told(wrong)
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None and error is not None:
+            on_answer(error)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -261,8 +259,8 @@ def _answer(asked: Waiting, rows: dict[int, Row]) -> None:
                 future.set_result(row)
 
 
-def _fail(asked: Waiting, wrong: Exception) -> None:
+def _fail(asked: Waiting, error: Exception) -> None:
     for futures in asked.values():
         for future in futures:
             if not future.done():
-                future.set_exception(wrong)
+                future.set_exception(error)

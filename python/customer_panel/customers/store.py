@@ -1,8 +1,8 @@
-"""Customers one by one and page by page. A deleted one is nowhere in sight.
+"""Customers one by one and page by page. Deleted ones are never returned.
 
-Writes are part of the caller's transaction and take their locks in one order, values before rows,
-so that they never wait for each other in a circle. History and what a person edited are kept by the
-table's trigger.
+Writes are part of the caller's transaction. All take their locks in one order, values before rows,
+so there are no deadlocks between them. The table's trigger writes the history and marks the fields
+that were edited by hand.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from customer_panel.sql import statement
 Row = tuple[Any, ...]
 NAMES = tuple(column.name for column in COLUMNS[1:])
 SHOWN = len(COLUMNS) + 3  # the columns, the id, two times
-FOLD_EVERY = 256  # writes: each leaves a row in customer_totals that every list has to sum up
-FARTHEST = 1 << 62  # rows: an offset that PostgreSQL takes and no table reaches
-NOBODY = -1  # no customer has it
+FOLD_EVERY = 256  # writes: each adds a row to customer_totals, and every list sums these rows
+FARTHEST = 1 << 62  # rows: PostgreSQL accepts this offset, and no table has as many
+NO_CUSTOMER = -1  # an id that no customer has
 
-# Whether a customer as it is shown is the one that the writer has seen.
+# Whether a customer is still as the client has read it.
 Matches = Callable[[Row], bool]
 
 
 class Page(NamedTuple):
-    """Customers newest first, how many there are in all, and whether any come before and behind."""
+    """Customers, newest first; how many match in all; whether there are some before and after."""
 
     rows: list[Row]
     total: int
@@ -52,22 +52,24 @@ async def page(
     email: str | None = None,
     customer_id: str | None = None,
 ) -> Page:
-    """The page `number`, or what follows the customer `after`, of all or of those that match."""
+    """The page `number`, or what follows the id `after`, of all customers or of those that match."""
     offset = 0 if after is not None else min((number - 1) * limit, FARTHEST)
-    asked: dict[str, Any] = {"limit": limit, "offset": offset, "after": after}
+    parameters: dict[str, Any] = {"limit": limit, "offset": offset, "after": after}
     name = "list_customers" if after is None else "list_customers_after"
     if customer_id is not None or email is not None:
         name = "list_by_email" if customer_id is None else "list_by_customer_id"
-        # A blank is nobody's; it is not the same as no filter.
-        asked["email"] = None if email is None else values.email(email) or ""
-        asked["customer_id"] = None if customer_id is None else values.identity(customer_id) or ""
+        # A blank matches no customer: it must not become None, which means no filter.
+        parameters["email"] = None if email is None else values.email(email) or ""
+        parameters["customer_id"] = (
+            None if customer_id is None else values.identity(customer_id) or ""
+        )
     if after is not None:
-        asked["limit"] += 1  # whether one more is there
+        parameters["limit"] += 1  # shows whether there is one more
     cursor = conn.cursor(binary=True)
-    await cursor.execute(statement(name), asked)
+    await cursor.execute(statement(name), parameters)
     found = await cursor.fetchall()
     total, has_newer = found[0][:2]
-    # A page with nobody on it still has its total.
+    # An empty page is one row with the total and no customer.
     rows = [row[2:] for row in found if row[2] is not None]
     if after is None:
         return Page(rows, total, number > 1, offset + limit < total)
@@ -75,16 +77,16 @@ async def page(
 
 
 async def create(conn: AsyncConnection, fields: Mapping[str, str | None]) -> Row:
-    """A new customer, in the transaction that is open.
+    """A new customer, in the caller's transaction.
 
-    One that was deleted and has the same identity comes back, as a new customer. Raises ValueTaken
+    If a deleted customer has the same identity, its row becomes the new customer. Raises ValueTaken
     for an e-mail address or an identity that another customer has.
     """
     row: dict[str, Any] = dict.fromkeys(NAMES) | stored(fields)
     given = row.pop("customer_id", None)
     await _lock(conn, email=row["email"], customerId=given)
     found = await conn.execute(
-        statement("find_taken"), {"email": row["email"], "customer_id": given, "but": NOBODY}
+        statement("find_taken"), {"email": row["email"], "customer_id": given, "but": NO_CUSTOMER}
     )
     deleted = None
     for field, holder, is_deleted in await found.fetchall():
@@ -98,9 +100,9 @@ async def create(conn: AsyncConnection, fields: Mapping[str, str | None]) -> Row
     cursor = conn.cursor(binary=True)
     try:
         await cursor.execute(statement(name), row)
-    except errors.UniqueViolation as wrong:
-        # An import brought it since we looked.
-        if wrong.diag.constraint_name != "customers_pkey":
+    except errors.UniqueViolation as error:
+        # An import has inserted it since the check.
+        if error.diag.constraint_name != "customers_pkey":
             raise
         raise ValueTaken("customerId") from None
     return await _only(cursor)
@@ -109,10 +111,10 @@ async def create(conn: AsyncConnection, fields: Mapping[str, str | None]) -> Row
 async def update(
     conn: AsyncConnection, customer: int, fields: Mapping[str, str | None], matches: Matches | None
 ) -> Row:
-    """Changes the fields given, in the transaction that is open; None clears one.
+    """Changes the fields given, in the caller's transaction; None clears a field.
 
-    A customer that would stay as it is, is not written. Raises NoSuchCustomer, CustomerMoved when
-    it does not match any more, IdentityStays and ValueTaken.
+    Writes nothing if no value changes. Raises NoSuchCustomer, CustomerMoved if the customer does
+    not match, IdentityStays and ValueTaken.
     """
     changes = stored(fields)
     await _lock(conn, email=changes.get("email"))
@@ -136,21 +138,21 @@ async def update(
 
 
 async def delete(conn: AsyncConnection, customer: int, matches: Matches | None) -> None:
-    """Deletes, in the transaction that is open. Raises NoSuchCustomer and CustomerMoved."""
+    """Deletes a customer, in the caller's transaction. Raises NoSuchCustomer and CustomerMoved."""
     await _hold(conn, customer, matches)
     await conn.execute(statement("delete_customer"), {"id": customer})
 
 
 async def fold_sometimes(conn: AsyncConnection, customer: int) -> None:
-    """After a create or delete, and outside its transaction: now and then, folds what they count."""
+    """After some creates and deletes, folds the rows of customer_totals. Not in a transaction."""
     if customer % FOLD_EVERY == 0:
-        # The customer is written, whatever becomes of this.
+        # A failure must not fail the request: the customer is committed already.
         with contextlib.suppress(psycopg.OperationalError):
             await conn.execute(statement("fold_some_totals"))
 
 
 def stored(fields: Mapping[str, str | None]) -> dict[str, str | date | None]:
-    """Fields as the database holds them. They are known to be within their limits."""
+    """Fields as the database holds them. The caller has checked their limits."""
     convert: dict[str, Callable[[str], str | date | None]] = {
         "identity": values.identity,
         "email": values.email,
@@ -166,7 +168,7 @@ def stored(fields: Mapping[str, str | None]) -> dict[str, str | date | None]:
 async def _hold(
     conn: AsyncConnection, customer: int, matches: Matches | None
 ) -> tuple[Row, dict[str, Any]]:
-    """A customer as it is shown, and its values; nobody else changes it now."""
+    """A customer as the API shows it, and its values; locked until the transaction ends."""
     cursor = conn.cursor(binary=True)
     await cursor.execute(statement("hold_customer"), {"id": customer})
     found = await cursor.fetchone()
@@ -178,8 +180,8 @@ async def _hold(
 
 
 async def _lock(conn: AsyncConnection, **wanted: str | date | None) -> None:
-    """Nobody else writes these values before this transaction ends."""
-    # Hashed here, so that every process of every version comes to the same.
+    """No other API session writes these values until this transaction ends."""
+    # Hashed here, so that the keys are the same in every process and version.
     keys = sorted(
         int.from_bytes(
             hashlib.blake2b(f"{field}:{value}".encode(), digest_size=8).digest(), signed=True

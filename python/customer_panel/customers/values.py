@@ -1,4 +1,4 @@
-"""Values as the database holds them: the rules of the import, for what a person types.
+"""Values as the database holds them: the rules of the import, for values from the API.
 
 `rust/core/src/convert.rs` has the same rules for files; a test compares the two.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, date, datetime
 
-# White space, and the marks that look like nothing at the ends of a value: zero-width space,
-# non-joiner and joiner, word joiner, byte order mark, and the old Mongolian separator.
+# White space, and the marks that are invisible at the ends of a value: zero-width space,
+# non-joiner and joiner, word joiner, byte order mark, and the old Mongolian vowel separator.
 RUN = "".join(map(chr, range(0x2000, 0x200E)))
 SPACES = f"\t\n\v\f\r \x85\xa0\u1680\u180e{RUN}\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
 
@@ -25,7 +25,7 @@ def email(value: str) -> str | None:
 
 
 def identity(value: str) -> str | None:
-    """A `customerId` as an import would store it: trimmed, composed, without Excel's armour."""
+    """A `customerId` as an import stores it: trimmed, in NFC, without Excel's `="..."` or `'`."""
     value = value.strip(SPACES)
     if len(value) > 2 and value.startswith('="') and value.endswith('"'):
         value = value[2:-1].strip(SPACES)
@@ -35,15 +35,12 @@ def identity(value: str) -> str | None:
 
 
 def day(value: str) -> date:
-    """The day of a date or of a timestamp, which counts by its day in UTC.
-
-    Raises ValueError for what is neither.
-    """
+    """The day of a date, or the day in UTC of a timestamp. Raises ValueError for any other text."""
     if len(value) == 10:
         return date.fromisoformat(value)
     moment = datetime.fromisoformat(value)
     try:
         return moment.astimezone(UTC).date()
     except OverflowError:
-        # The last hours of the year 9999 and the first of the year 1.
+        # The last hours of the year 9999 and the first hours of the year 1.
         return moment.date()

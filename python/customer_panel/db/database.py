@@ -1,7 +1,7 @@
-"""Which database is used, and what of it is ours to start, to bring back and to give up.
+"""Finds the database to use; if it is the embedded one, starts, restarts and releases its server.
 
-The driver, the migrations and the embedded server are imported inside functions: a server begins
-with this before its heavy modules are loaded.
+The driver, the migrations and the embedded server are imported inside functions: `serve` uses this
+module before it loads the heavy ones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from customer_panel.settings import Settings
 if TYPE_CHECKING:
     from customer_panel.db.embedded import Server
 
-# A server of somebody else's is not waited for longer: requests are answered with 503 meanwhile.
+# The longest wait for a server that is not embedded. The API then starts, and answers 503 until the
+# server can be reached.
 PATIENCE_S = 1.0
 LEAVING_S = 1.5  # for the last checkpoint of the embedded server
 
 
 class Location:
-    """The one place that decides: the address given, else CP_DIRECT_URL, else DATABASE_URL, else the
-    embedded server, of which this holds a share between `acquire` and `release`.
+    """The only place that decides: the address given, else CP_DIRECT_URL, else DATABASE_URL, else the
+    embedded server, which does not stop between `acquire` and `release`.
     """
 
     def __init__(self, settings: Settings, dsn: str | None = None) -> None:
@@ -36,22 +37,22 @@ class Location:
 
     @property
     def dsn(self) -> str:
-        """Not through a pooler: for sessions that listen, lock or last. Empty before the embedded
-        server was acquired.
+        """Not through a pooler: for sessions that listen, hold locks or stay open. Empty until the
+        embedded server is acquired.
         """
         return self._dsn or ""
 
     @property
     def pool_dsn(self) -> str:
-        """May lead through a pooler: for short transactions."""
+        """May go through a pooler: for short transactions."""
         return self._settings.database_url or self.dsn
 
     def acquire(self, *, with_schema: bool = True) -> str:
-        """The address to connect to, its server started if that is the embedded one, its schema up
-        to date. Raises DatabaseError; which subclass says what to do.
+        """The address to connect to. The server is started if it is the embedded one, and the schema
+        is up to date. Raises DatabaseError; the hint of its subclass says what to do.
         """
         if self.is_embedded and self._server is None:
-            # Not needed, nor its platform, by those who have a server of their own.
+            # With another server neither this module nor a platform that it supports is needed.
             from customer_panel.db import embedded
 
             self._server = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
@@ -67,11 +68,11 @@ class Location:
         if self.is_embedded:
             from customer_panel.db import embedded
 
-            again = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
-            os.close(again.users)  # we hold it already
+            server = embedded.ensure_running(self._settings.home, self._settings.pg_bin)
+            os.close(server.users)  # we hold this lock already
 
     def release(self, patience_s: float | None = None) -> None:
-        """Gives the embedded server back; our connections must be closed by now."""
+        """Ends our use of the embedded server; close your connections before."""
         if self._server is not None:
             from customer_panel.db import embedded
 
@@ -97,7 +98,7 @@ def located(settings: Settings, dsn: str | None = None) -> Iterator[Location]:
 def database(settings: Settings, *, with_schema: bool = True) -> Iterator[str]:
     """The address of the database to work on: close your connections before the context ends.
 
-    Raises DatabaseError; which subclass says what to do.
+    Raises DatabaseError; the hint of its subclass says what to do.
     """
     location = Location(settings)
     try:
@@ -107,9 +108,9 @@ def database(settings: Settings, *, with_schema: bool = True) -> Iterator[str]:
 
 
 class Database:
-    """The database of a server: found, started and migrated in a thread, while the server loads.
+    """The database of the API: found, started and migrated in a thread while the API's modules load.
 
-    Raises nothing before `wait`.
+    Errors are raised by `wait`, not before.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -120,23 +121,23 @@ class Database:
 
     @property
     def dsn(self) -> str:
-        """As that of a Location."""
+        """That of the Location."""
         return self._location.dsn
 
     @property
     def pool_dsn(self) -> str:
-        """As that of a Location."""
+        """That of the Location."""
         return self._location.pool_dsn
 
     def begin(self) -> None:
-        """Starts what has to be started. May be called again."""
+        """Starts the thread. May be called again."""
         if self._thread.ident is None:
             self._thread.start()
 
     def wait(self) -> None:
-        """Until it can be used, or it is clear that it has to be waited for.
+        """Returns when the database can be used, or when it does not answer yet.
 
-        Raises CustomerPanelError when waiting cures nothing: SchemaTooNew, ServerTooOld,
+        Raises CustomerPanelError for what does not change by waiting: SchemaTooNew, ServerTooOld,
         MigrationFailed, EmbeddedError.
         """
         self.begin()
@@ -149,7 +150,7 @@ class Database:
         self._location.revive()
 
     def release(self) -> None:
-        """Gives the embedded server back; our connections must be closed by now."""
+        """Ends our use of the embedded server; close your connections before."""
         self._location.release(LEAVING_S)
 
     def _begin(self) -> None:

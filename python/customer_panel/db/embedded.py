@@ -1,14 +1,14 @@
-"""The life of the embedded PostgreSQL: one server for each CP_HOME, shared by who wants it.
+"""Starts and stops the embedded PostgreSQL: one server for each CP_HOME, shared by all its users.
 
-Three locks in CP_HOME/postgres make it so, all of the kind that the kernel drops when a process
-dies, however it dies:
+Three locks in CP_HOME/postgres ensure this. The kernel releases them when a process dies, for
+whatever reason:
 
-- `lock` is held while somebody starts or stops the server;
-- `users` is held, shared, by everyone who uses it: who gets it exclusively was the last;
-- `running` is inherited by the server and all its children: who gets it knows that none is left.
+- `lock` is held by a process while it starts or stops the server;
+- `users` is held, shared, by each process that uses it: an exclusive lock means no other is left;
+- `running` is inherited by the server and all its children: if it is free, none of them is left.
 
-So nobody trusts a process number, there are never two servers on one data folder, and who finds
-a server after a kill -9 of its starter may use it, and stops it when done.
+So no process id has to be trusted, and there are never two servers on one data folder. A process
+may use a server whose starter was killed, and stops it when done.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from customer_panel.db.cluster import start as start_server
 from customer_panel.db.connect import disk_full
 from customer_panel.errors import EmbeddedError, InUse
 
-PATIENCE_S = 60.0  # for a server that neither answers nor goes away
+PATIENCE_S = 60.0  # for a server that neither answers nor ends
 STOPPING_S = 300.0  # the last checkpoint may have gigabytes to write
-LEAVING_S = 1.0  # for a backend whose client has just closed; they take milliseconds
+LEAVING_S = 1.0  # for a backend whose client has just closed; it ends within milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server that we use; give it back with `release`."""
+    """A running server that we use, until `release`."""
 
     dsn: str
     pid: int
     data: Path
     home: Path
     is_started_here: bool
-    users: int = field(repr=False)  # handle of the shared lock
+    users: int = field(repr=False)  # descriptor of the shared lock
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What can be said without starting anything. `pid` and `dsn` are None when it is down."""
+    """What is known without starting the server. `pid` and `dsn` are None when it is down."""
 
     data: Path
     log: Path
@@ -58,10 +58,10 @@ class Status:
 
 
 def ensure_running(home: Path, pg_bin: Path | None = None) -> Server:
-    """The server of `home`, started if need be, ready for connections.
+    """The server of `home`, started if it is down, ready for connections.
 
-    Raises EmbeddedError or DiskFull; which subclass says what to do. Waits for a start, a stop or
-    a recovery that is under way.
+    Raises EmbeddedError or DiskFull; the hint of its subclass says what to do. Waits for a start, a
+    stop or a recovery that is under way.
     """
     place = Place(home)
     place.make()
@@ -81,10 +81,9 @@ def ensure_running(home: Path, pg_bin: Path | None = None) -> Server:
 
 
 def release(server: Server, patience_s: float = STOPPING_S) -> bool:
-    """Gives the server back; True if it was stopped, because nobody else uses it or wants it kept.
+    """Ends our use of the server, and stops it unless others use it or it is kept; True if stopped.
 
-    Our own connections must be closed by now. After `patience_s` it is left to its stopping, which
-    it ends by itself.
+    Close your connections before. After `patience_s` this returns while the server still stops.
     """
     place = Place(server.home)
     with _locked(place):
@@ -96,7 +95,7 @@ def release(server: Server, patience_s: float = STOPPING_S) -> bool:
 
 
 def up(home: Path, pg_bin: Path | None = None) -> Server:
-    """Starts the server and keeps it until `stop`. The result needs no `release`."""
+    """Starts the server and keeps it running until `stop`. The result needs no `release`."""
     server = ensure_running(home, pg_bin)
     Place(home).kept.touch()
     os.close(server.users)
@@ -104,7 +103,7 @@ def up(home: Path, pg_bin: Path | None = None) -> Server:
 
 
 def stop(home: Path, *, force: bool = False) -> bool:
-    """Stops the server and no longer keeps it; False if it was not running.
+    """Stops the server, even one that `up` keeps; False if it was not running.
 
     Raises InUse while others use it, unless `force`.
     """
@@ -122,7 +121,7 @@ def stop(home: Path, *, force: bool = False) -> bool:
 
 
 def status(home: Path) -> Status:
-    """Raises HomeUnusable when `home` belongs to somebody else."""
+    """Raises HomeUnusable when `home` belongs to another user."""
     place = Place(home)
     pid, socket, state = place.pid_file()
     is_up = state == "ready" and place.running.exists() and is_held(place.running)
@@ -140,16 +139,16 @@ def status(home: Path) -> Status:
 
 @contextlib.contextmanager
 def _locked(place: Place) -> Iterator[None]:
-    handle = opened(place.lock)
+    descriptor = opened(place.lock)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def _is_found_running(place: Place) -> bool:
-    """True when a server answers; False when none is left, perhaps after waiting for it to go."""
+    """True when a server answers; False when none is left, perhaps after waiting for its end."""
     deadline = time.monotonic() + PATIENCE_S
     while is_held(place.running):
         _, socket, state = place.pid_file()
@@ -162,8 +161,8 @@ def _is_found_running(place: Place) -> bool:
 
 
 def _stop(place: Place, patience_s: float = STOPPING_S) -> None:
-    """A fast shutdown: clients are sent away, everything goes to disk. Returns when all are gone,
-    or after `patience_s`.
+    """A fast shutdown: disconnects all clients and writes everything to disk. Returns when all
+    processes of the server have ended, or after `patience_s`.
     """
     pid = place.pid_file()[0]
     began = time.monotonic()
@@ -179,7 +178,7 @@ def _stop(place: Place, patience_s: float = STOPPING_S) -> None:
 
 
 def _is_used(place: Place) -> bool:
-    """True while somebody else holds the server, or has a client connected (a psql, say)."""
+    """True while another process holds `users`, or another client is connected (psql, say)."""
     if is_held(place.users, fcntl.LOCK_EX):
         return True
     deadline = time.monotonic() + LEAVING_S
@@ -194,7 +193,7 @@ def _is_used(place: Place) -> bool:
                     return bool(others)
                 time.sleep(POLL_S)
     except psycopg.OperationalError:
-        return False  # it is on its way out already
+        return False  # it is shutting down already
 
 
 def _admin(socket: str) -> str:

@@ -20,7 +20,7 @@ from customer_panel.db.connect import Connection, connect, disk_full
 from customer_panel.errors import DatabaseError, MigrationFailed, SchemaTooNew
 
 FOLDER = Path(__file__).parent.parent / "migrations"
-LOCK = 0x63705F6D69677261  # "cp_migra"; any number will do that nobody else uses
+LOCK = 0x63705F6D69677261  # "cp_migra"; any number that no other program locks
 POLL_S = 0.05
 PATIENCE_S = 600.0  # another process may be building an index
 
@@ -54,10 +54,10 @@ def known(folder: Path = FOLDER) -> list[Migration]:
 
 
 def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
-    """Applies what is missing and returns its versions; of two callers at once, one does it.
+    """Applies what is missing and returns its versions; of two callers at once, one applies it.
 
     Raises SchemaTooNew before it changes anything, MigrationFailed for a statement that fails
-    (its file then left no trace), ServerTooOld and DatabaseUnreachable as `connect` does.
+    (nothing of its file remains), ServerTooOld and DatabaseUnreachable as `connect` does.
     """
     migrations = known(folder)
     with connect(dsn, part="migrate", autocommit=True) as connection:
@@ -65,7 +65,7 @@ def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
             return []
         _lock(connection)
         try:
-            # Another process may have done it while we waited for the lock.
+            # Another process may have applied it while we waited for the lock.
             missing = pending(connection, migrations)
             for migration in missing:
                 _apply(connection, migration)
@@ -87,7 +87,7 @@ def rollback(dsn: str, folder: Path = FOLDER) -> str | None:
 
 
 def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
-    """What `connection`'s database lacks. Raises SchemaTooNew for a newer one that it has."""
+    """The migrations that the database lacks. Raises SchemaTooNew if it has a newer one."""
     done = applied(connection)
     newest = migrations[-1].version if migrations else ""
     unknown = sorted(version for version in done if version > newest)
@@ -117,7 +117,7 @@ def _apply(connection: Connection, migration: Migration) -> None:
 
 def _run(connection: Connection, migration: Migration, direction: str, record: str) -> None:
     half = migration.half(direction)
-    statements = half.statements.encode()  # bytes: a % in it is a %
+    statements = half.statements.encode()  # run without parameters, so a % stays a %
     try:
         if half.in_transaction:
             with connection.transaction():
@@ -133,8 +133,8 @@ def _run(connection: Connection, migration: Migration, direction: str, record: s
 
 
 def _lock(connection: Connection) -> None:
-    """Polled, because a session that waits for a lock holds a snapshot, and CREATE INDEX
-    CONCURRENTLY, in the session that has the lock, waits for that snapshot: a deadlock."""
+    """Polls for the lock. A session that waits for it would hold a snapshot, and CREATE INDEX
+    CONCURRENTLY in the session that has the lock would wait for that snapshot: a deadlock."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()

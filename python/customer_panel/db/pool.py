@@ -1,4 +1,4 @@
-"""The API's connections: a pool that mends itself, and how one that is alive comes out of it."""
+"""The API's connections: a pool that replaces lost ones, and gives out only those that are alive."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from customer_panel.db.connect import APPLICATION, CONNECT_TIMEOUT_S, AsyncConne
 from customer_panel.sql import statement
 
 if TYPE_CHECKING:
-    # Part of the extra `api`; the command line, too, reads what this module names.
+    # Part of the extra `api`; the command line imports this module without it.
     from psycopg_pool import AsyncConnectionPool
 
 Pool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
-SIZE = 8  # a query takes a millisecond or two: this is thousands a second
-WAIT_S = 2.0  # for a free connection, or a server that comes back; then 503
-RECONNECT_S = 1.0  # the pool's own attempts; longer ones back off to minutes, a request asks anew
+SIZE = 8  # a query takes 1 or 2 ms: thousands a second
+WAIT_S = 2.0  # for a free connection, or a server that restarts; then 503
+# How long the pool tries to reconnect by itself; a request makes it try again. With a longer time
+# the pauses between its attempts would grow to minutes.
+RECONNECT_S = 1.0
 
-# A network that was cut says nothing: without these a request would wait for it for minutes.
+# A network that was cut reports nothing: without these a request would wait for minutes.
 KEEPALIVES = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -47,7 +49,7 @@ def make_pool(dsn: str, *, size: int = SIZE) -> Pool:
 
 
 def options() -> dict[str, Any]:
-    """How the API connects; `configure` belongs to it."""
+    """The parameters of the API's connections; run `configure` on each new one."""
     return {
         "autocommit": True,
         "application_name": f"{APPLICATION}:api",
@@ -65,8 +67,8 @@ async def configure(conn: AsyncConnection) -> None:
 async def connection(pool: Pool) -> AsyncIterator[AsyncConnection]:
     """A connection that was alive a moment ago.
 
-    Those that the server closed meanwhile (a restart leaves a pool full of them) are thrown away
-    without a request having failed on them. Raises PoolTimeout after WAIT_S.
+    Those that the server has closed (all of the pool, after a restart) are discarded before a
+    request fails on them. Raises PoolTimeout after WAIT_S.
     """
     while True:
         conn = await pool.getconn()
@@ -82,10 +84,10 @@ async def connection(pool: Pool) -> AsyncIterator[AsyncConnection]:
 
 
 def is_quiet(conn: AsyncConnection) -> bool:
-    """Whether the server has nothing to say, which is most often that it ends the session.
+    """Whether the server has sent nothing. What it sends to an idle session is, most often, its end.
 
-    A look at the socket, no question to the server.
+    Only checks the socket; sends nothing.
     """
-    looking = select.poll()
-    looking.register(conn.pgconn.socket, select.POLLIN)
-    return not looking.poll(0)
+    poll = select.poll()
+    poll.register(conn.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)

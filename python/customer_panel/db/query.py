@@ -1,4 +1,4 @@
-"""Rows of a statement of `sql/` by its name, over a connection that the caller holds."""
+"""Runs statements of `sql/` by their names, over a connection of the caller."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def first(conn: Connection, name: str, /, **parameters: Any) -> Any:
 
 
 def only(conn: Connection, name: str, /, **parameters: Any) -> Any:
-    """The row, as a tuple, of a statement that always has one."""
+    """The row, as a tuple, of a statement that always returns one."""
     row = first(conn, name, **parameters)
     assert row is not None, name
     return row
@@ -58,8 +58,8 @@ async def first_async(conn: AsyncConnection, name: str, /, **parameters: Any) ->
 
 
 def run_async(dsn: str, work: Callable[[AsyncConnection], Awaitable[T]], *, part: str) -> T:
-    """Does `work` over a connection in an event loop of its own: so the command line reads what the
-    API reads, through the same functions.
+    """Runs `work` over a new connection in a new event loop: so the command line can call the async
+    functions of the API.
     """
 
     async def run() -> T:

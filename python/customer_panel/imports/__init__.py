@@ -1,4 +1,4 @@
-"""The import: from a source of bytes to customers in PostgreSQL, exactly once."""
+"""The import: from a source of bytes to customers in PostgreSQL, each row exactly once."""
 
 from customer_panel.imports.library import import_customers, iter_batches
 from customer_panel.imports.model import Counts, ImportResult, Progress

@@ -47,23 +47,24 @@ def import_customers(
     """Imports a customer CSV into PostgreSQL, each row exactly once; returns when the last one is
     in.
 
-    An import of the same file that was interrupted goes on at its checkpoint (`restart` gives it up
-    instead). Call it from any thread; it needs no server of ours.
+    An interrupted import of the same file is resumed at its checkpoint (`restart` cancels it
+    instead). May be called from any thread; needs no running `customer-panel serve`.
 
     source: a path; or a binary file object, or an iterable of buffers. The last two cannot be
         resumed.
     dsn: a PostgreSQL 18 or newer. None: DATABASE_URL, else the embedded server, which is stopped
         again at the end.
-    mapping: headers to fields, where the headers' names do not tell; an empty field leaves a column
+    mapping: headers to fields, for headers that are not recognised; an empty field leaves a column
         out.
     date_order: "mdy" or "dmy", for dates that can be read both ways.
-    blank: "keep" (default): a blank cell leaves the old value alone. "clear": it erases it.
+    blank: "keep" (default): a blank cell keeps the old value. "clear": it erases it.
     feed: the name of the source ("main").
     lanes: connections that write at once (default 2, on more than four cores 4).
-    batch_rows: rows of a commit, at most.
+    batch_rows: rows in a commit, at most.
     dry_run: reads the whole file and counts what the import would do; writes nothing.
     progress: called with a Progress every 0.2 s or so, from the import's threads.
     stop: its `ask()` ends the import at the next batch border, with Stopped.
+    noted: called with a sentence for people, such as that an import is resumed.
 
     Raises SourceError and MappingError before anything is written, AlreadyRunning, Interrupted (of
     another file), Stopped, DatabaseError. Bad rows are not errors: they are counted and stored in
@@ -107,8 +108,8 @@ def iter_batches(
     date_order: DateOrder | None = None,
     batch_rows: int = 50_000,
 ) -> Iterator[ParsedBatch]:
-    """The parsed batches of a file, in file order, for a sink of your own. No database; no row is
-    left out as duplicate.
+    """The parsed batches of a file, in file order, for a sink of your own. Needs no database, and
+    keeps duplicates.
 
     Raises SourceError and MappingError at the first batch.
     """

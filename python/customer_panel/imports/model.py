@@ -1,4 +1,4 @@
-"""What an import is asked to do, what it is doing, and what it did."""
+"""The options, progress and result of an import, and the job that it writes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DateOrder = Literal["mdy", "dmy"]
 Phase = Literal["verifying", "scanning", "indexing", "merging", "maintenance", "done"]
 
 DEFAULT_SOURCE = "main"
-# The advisory lock that makes one session of a database the runner of imports: "cp_impor".
+# The key of the advisory lock that only the runner of a database's imports holds: "cp_impor".
 RUNNER_LOCK = 0x63705F696D706F72
-RECENT_IDS = 200  # customers that an import wrote last: the most that a snapshot may ask for
+RECENT_IDS = 200  # customers that an import wrote last: as many as a snapshot can show
 # With 16 MiB the lanes wait for each other's batches and a first load takes 1.35 times as long; below
 # 4 MiB commits begin to cost: docs/performance.md, "batch size".
 BATCH_BYTES = 4 << 20
@@ -27,7 +27,8 @@ BUDGET_BYTES = 64 << 20  # batches of all lanes together, being filled and being
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a file is to be read.
 
-    Kept with the job: a resume takes them from there, and None asks for nothing.
+    They are stored with the job. A resume uses the stored ones; an option other than None must equal
+    them.
     """
 
     mapping: tuple[tuple[str, str], ...] = ()
@@ -38,7 +39,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
-    """What changes the speed of an import and nothing else; a resume may choose anew."""
+    """Options that change only the speed of an import; a resume may use other ones."""
 
     lanes: int | None = None
     batch_rows: int = BATCH_ROWS
@@ -70,10 +71,10 @@ COUNTERS: tuple[str, ...] = Counts.__struct_fields__
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an import is: only what is committed counts.
+    """The progress of an import: counts committed rows only.
 
-    `eta_sec` is None while it is unknown. `batches` and `batch_sec` are the batches that this run has
-    committed, and the seconds that their lanes spent on them.
+    `eta_sec` is None while it is unknown. `batches` is how many batches this run has committed,
+    `batch_sec` the sum of the seconds that they took.
     """
 
     job_id: int | None
@@ -89,7 +90,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an import did.
+    """The result of an import.
 
     Rows by outcome add up: processed = inserted + updated + unchanged + protected + duplicate +
     skipped. `elapsed_sec` leaves out `maintenance_sec`, the VACUUM after the load. `warnings` are
@@ -119,7 +120,7 @@ class ImportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The right to write for a job: good as long as nobody raises its epoch."""
+    """The right to write for a job: valid until another runner raises its epoch."""
 
     import_id: int
     epoch: int

@@ -1,4 +1,4 @@
-"""The parsed rows of a file for a sink other than PostgreSQL: no database, no duplicates merged."""
+"""The parsed rows of a file for a sink other than PostgreSQL. Does not merge duplicates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from customer_panel import customer
 from customer_panel._native import Batch, Pipeline
 from customer_panel.errors import SourceUnreadable
-from customer_panel.imports.model import BATCH_BYTES, Options
+from customer_panel.imports.model import Options
 from customer_panel.imports.sources import Source, planned
 
 COLUMNS: tuple[str, ...] = tuple(column.name for column in customer.COLUMNS)
@@ -23,7 +23,7 @@ Row = tuple[str | date | None, ...]
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that could not be taken; or, as a warning, a value of it that was left empty.
+    """A record that was rejected; or, as a warning, a value of a record that was left empty.
 
     `raw` is the record as it stands in the file, up to 64 KiB of it.
     """
@@ -43,8 +43,8 @@ class ParsedBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: tuples of the `columns`; subscription_date is a `datetime.date`, None is blank.
     line_numbers: where each row begins, counted from 1.
-    rejects: what of this stretch of the file could not be taken.
-    span: the bytes of the file from which all this was read.
+    rejects: the rejects and warnings of this part of the file.
+    span: the bytes of this part of the file.
     """
 
     rows: list[Row]
@@ -72,7 +72,7 @@ def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterato
         lanes=1,
         done_to=[plan.data_start],
         batch_rows=batch_rows,
-        batch_bytes=BATCH_BYTES,
+        batch_bytes=BUDGET_BYTES // 4,
         budget=BUDGET_BYTES,
         hashes_blocks=False,
     )
@@ -92,7 +92,7 @@ def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterato
 
 
 def _parsed(batch: Batch) -> ParsedBatch | None:
-    """The batch as Python objects, its native memory given back; None for one without rows."""
+    """The batch as Python objects; frees its native memory. None if it has no rows or rejects."""
     found = ParsedBatch(
         rows=batch.rows(),
         line_numbers=batch.lines(),

@@ -1,7 +1,7 @@
 """Opens files beneath the folders that imports may read, and nothing else.
 
-What a path spells may be changed by others between a check and the open; so nothing is checked
-before: the kernel resolves the path beneath the root's descriptor, and what it opened is looked at.
+A path could be replaced between a check and the open. So the open comes first: the kernel resolves
+the path beneath the root's descriptor, and the checks are made on the opened file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 from customer_panel.errors import NotAFile, OutsideRoots, SourceNotFound, SourceUnreadable
 from customer_panel.imports.sources import FileSource
 
-# Without O_NONBLOCK the open of a FIFO would wait for a writer; a terminal must not become ours.
+# Without O_NONBLOCK the open of a FIFO would wait for a writer. O_NOCTTY: a terminal must not become
+# the controlling terminal of this process.
 FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-# A folder that may be walked through need not be one whose names may be read.
+# O_PATH: a folder that we may pass through need not be one that we may list.
 FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC | os.O_DIRECTORY
 OPENAT2 = 437  # the same on every architecture of Linux
 RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
-# The kernel gives up when a folder is renamed while it walks over "..", in a link's target.
+# The kernel returns EAGAIN when a folder is renamed while it resolves ".." in the target of a link.
 RACES = 1000
 
 
@@ -39,12 +40,11 @@ class _OpenHow(ctypes.Structure):
 
 
 def open_beneath(roots: Sequence[Path], path: str | os.PathLike[str]) -> FileSource:
-    """The regular file `path` beneath one of `roots`; the descriptor that was judged is the one
-    that is read.
+    """The regular file `path` beneath one of `roots`; what was checked is the descriptor that is read.
 
-    A relative path is looked for in the working folder, then in each root. Raises OutsideRoots,
-    the same for all that is not beneath a root, whether it exists or not; SourceNotFound, NotAFile
-    or SourceUnreadable for what would be.
+    A relative path is looked for in the working folder, then in each root. Raises OutsideRoots for
+    a path that is not beneath a root, with the same message whether it exists or not; else
+    SourceNotFound, NotAFile or SourceUnreadable.
     """
     spelled = os.fspath(path)
     try:
@@ -57,25 +57,24 @@ def open_beneath(roots: Sequence[Path], path: str | os.PathLike[str]) -> FileSou
     for root, names in _places(roots, spelled):
         try:
             return _opened(root, names)
-        except (OutsideRoots, SourceNotFound, NotAFile, SourceUnreadable) as wrong:
-            failures.append(wrong)
+        except (OutsideRoots, SourceNotFound, NotAFile, SourceUnreadable) as error:
+            failures.append(error)
     if not failures:
         raise OutsideRoots
-    # Of several places, the one where something was found tells most.
-    raise next((found for found in failures if not isinstance(found, SourceNotFound)), failures[0])
+    # Of several errors, the most useful is that of a place where something was found.
+    raise next((error for error in failures if not isinstance(error, SourceNotFound)), failures[0])
 
 
 def _places(roots: Sequence[Path], spelled: str) -> Iterator[tuple[Path, list[str]]]:
-    """Each root that the path may be beneath, and the names below it; judged by the spelling alone.
-
-    `..` is resolved in the spelling too: what is outside is never asked.
+    """Each root that the path may be beneath, and the names below it. Looks at the text of the path
+    only, `..` included: nothing outside of a root is touched.
     """
     bases = [Path()] if Path(spelled).is_absolute() else [Path.cwd(), *roots]
     seen: set[tuple[Path, Path]] = set()
     for base in bases:
         whole = Path(os.path.normpath(base / spelled))
         for root in roots:
-            # A root may be reached by a link: both its names are good.
+            # A root may be a link: a path may begin with either of its names.
             for top in (Path(os.path.normpath(root)), Path(os.path.realpath(root))):
                 if (
                     whole.is_relative_to(top)
@@ -90,16 +89,16 @@ def _opened(root: Path, names: list[str]) -> FileSource:
     try:
         folder = os.open(root, FOLDER)
     except OSError:
-        # A root that is not there is no reason to say more than of any other place.
+        # A missing root gives the same error as a path outside of all roots.
         raise OutsideRoots from None
     try:
         descriptor = _resolved(folder, names or ["."])
-    except OSError as wrong:
-        raise _explained(wrong, shown) from None
+    except OSError as error:
+        raise _explained(error, shown) from None
     finally:
         os.close(folder)
     try:
-        # Seen by an audit hook under the name that the kernel has for it, before a byte is read.
+        # An audit hook gets the name that the kernel has for the file, before a byte is read.
         sys.audit("open", _name_of(descriptor) or os.fspath(shown), "r", FILE)
     except BaseException:
         os.close(descriptor)
@@ -111,15 +110,15 @@ def _resolved(folder: int, names: list[str]) -> int:
     if sys.platform == "linux":
         try:
             return _by_kernel(folder, "/".join(names))
-        except OSError as wrong:
+        except OSError as error:
             # A kernel before 5.6; or a sandbox that does not know the call and forbids it.
-            if wrong.errno not in (errno.ENOSYS, errno.EPERM):
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
     return _step_by_step(folder, names)
 
 
 def _by_kernel(folder: int, below: str) -> int:
-    """Follows links as long as they stay beneath `folder`. Raises OSError, EXDEV for one that
+    """Follows links that stay beneath `folder`. Raises OSError; its errno is EXDEV for a link that
     leads out.
     """
     how = _OpenHow(FILE, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
@@ -144,7 +143,7 @@ def _by_kernel(folder: int, below: str) -> int:
 
 
 def _step_by_step(folder: int, names: list[str]) -> int:
-    """Follows no link at all. Raises OSError, ELOOP for a link."""
+    """Follows no links. Raises OSError; its errno is ELOOP for a link."""
     at = os.dup(folder)
     try:
         for name in names[:-1]:
@@ -162,18 +161,18 @@ def _step_by_step(folder: int, names: list[str]) -> int:
 
 
 def _explained(
-    wrong: OSError, shown: Path
+    error: OSError, shown: Path
 ) -> OutsideRoots | SourceNotFound | NotAFile | SourceUnreadable:
-    if wrong.errno in (errno.EXDEV, errno.ELOOP):
+    if error.errno in (errno.EXDEV, errno.ELOOP):
         return OutsideRoots()
-    if wrong.errno in (errno.ENOENT, errno.ENOTDIR):
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return SourceNotFound("there is no such file beneath the import roots")
-    if wrong.errno == errno.ENAMETOOLONG:
+    if error.errno == errno.ENAMETOOLONG:
         return SourceNotFound("there is no such file: the name is too long")
-    if wrong.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP):
-        # A socket, or a device that nobody drives.
+    if error.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP):
+        # A socket, or a device without a driver.
         return NotAFile(f"{shown} is not a regular file")
-    return SourceUnreadable(f"{shown} cannot be opened: {wrong.strerror}")
+    return SourceUnreadable(f"{shown} cannot be opened: {error.strerror}")
 
 
 def _name_of(descriptor: int) -> str | None:

@@ -25,9 +25,7 @@ HEAD_BYTES = (1 << 20) + 4  # the longest header that is accepted, and a byte or
 
 
 class FileSource:
-    """A regular file, opened once: the same descriptor from the header to the last resume of this
-    process.
-    """
+    """A regular file, opened once: this process reads all of it, resumes included, by one descriptor."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises SourceNotFound, NotAFile or SourceUnreadable."""
@@ -47,9 +45,9 @@ class FileSource:
 
     @classmethod
     def from_descriptor(cls, descriptor: int, path: Path) -> FileSource:
-        """The file that somebody has opened already, as `path`; closes it with the source.
+        """The file of an open descriptor, named `path`. The source owns the descriptor and closes it.
 
-        Raises NotAFile or SourceUnreadable, and has closed it then too.
+        Raises NotAFile or SourceUnreadable, after closing it.
         """
         source = cls.__new__(cls)
         source._take(descriptor, path, os.fspath(path))
@@ -112,9 +110,8 @@ class StreamSource:
             for piece in self._pieces:
                 if not self._feed.push(bytes(piece)):
                     return
-        except (
-            Exception
-        ) as error:  # whatever the caller's iterator raises ends the import as a failed read
+        # Any error of the caller's iterator ends the import like a failed read.
+        except Exception as error:
             self._feed.close(f"{type(error).__name__}: {error}")
         else:
             self._feed.close()
@@ -123,8 +120,8 @@ class StreamSource:
         return None
 
     def close(self) -> None:
-        # A pipeline that is gone takes nothing more; a thread that waits in the caller's iterator
-        # is the caller's.
+        # The thread is not joined: it may wait in the caller's iterator. A closed feed takes
+        # nothing more.
         self._feed.close()
 
 
@@ -133,7 +130,7 @@ Source = FileSource | StreamSource
 
 @contextlib.contextmanager
 def opened(source: str | os.PathLike[str] | Buffers) -> Iterator[Source]:
-    """The source of an import from whatever names it. Raises SourceError."""
+    """The source of an import, closed after `with`. Raises SourceError."""
     if isinstance(source, str | os.PathLike):
         found: Source = FileSource(source)
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -147,7 +144,7 @@ def opened(source: str | os.PathLike[str] | Buffers) -> Iterator[Source]:
 
 
 def planned(source: Source, options: Options) -> Plan:
-    """Which column is which field. Raises MappingError or SourceEmpty, before a job exists."""
+    """Which column is which field. Raises MappingError or SourceEmpty; no job exists yet then."""
     try:
         plan = Plan.from_header(
             source.head,

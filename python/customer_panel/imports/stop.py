@@ -1,4 +1,4 @@
-"""How somebody outside asks a running import to stop."""
+"""How a running import is asked to stop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from customer_panel.states import Status
 
 
 class Stop:
-    """Asks a running import to stop at the next batch border, and says what it is then: paused or
-    interrupted. `ask` may be called from any thread and from a signal handler.
+    """Asks a running import to stop at the next batch border, with a given status: paused,
+    interrupted or cancelled. `ask` may be called from any thread and from a signal handler.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Stop:
         self.status: Status = "INTERRUPTED"
 
     def ask(self, status: Status = "INTERRUPTED") -> None:
-        """The first to ask decides what the import is then."""
+        """The first call decides the status of the import."""
         if not self._event.is_set():
             self.status = status
             self._event.set()
@@ -35,7 +35,7 @@ class Stop:
 
     @contextlib.contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """While it is entered, `callback` is called when a stop is asked for, or was already."""
+        """Inside `with`, `callback` is called when a stop is asked for; at once if it was before."""
         self._callbacks.append(callback)
         try:
             if self.is_asked():
@@ -46,4 +46,4 @@ class Stop:
 
 
 class StopRequested(Exception):
-    """Carries a stop from where it was noticed to where the job's state is written."""
+    """A stop, raised where it is noticed and caught where the job's state is written."""

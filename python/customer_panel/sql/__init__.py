@@ -1,15 +1,15 @@
 """Every SQL statement of the package: a name, a sentence, the statement.
 
-A file belongs to the Python file of the same stem, which alone names its statements. It holds any
-number of them, each under a line `-- name --`. Where a column or a state is meant, the texts are
-made from `customer.py` and `states.py`:
+A file belongs to the Python file of the same stem: no other names its statements. Each statement
+follows a line `-- name --`. Lists of columns and of states are made from `customer.py` and
+`states.py`:
 
 - `[[ text | separator ]]` is `text` once for each data column (all columns of a customer but its
-  identity), joined by `separator`. `{c}` is the column, `{type}` its type, `{shown}` what the API
-  shows of it, `{bit}` its place in a bit set, `{index}` its place in an array;
-- `<name>` is the fragment of that name, in whichever file, so that what is written, what is
-  compared and what a dry run counts is one expression. `<is_open>`, `<is_waiting>` and `<is_end>`
-  are the lists of states.
+  identity), joined by `separator`. `{c}` is the column, `{type}` its type, `{shown}` how the API
+  shows it, `{bit}` its bit in a bit set, `{index}` its place in an array;
+- `<name>` is the fragment of that name, of any file. So a merge writes and compares, and a dry run
+  counts, by the same expressions. `<is_open>`, `<is_waiting>` and `<is_end>` are conditions on the
+  state.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def _among(states: Iterable[str]) -> str:
 STATES = {
     "is_open": f"status {_among(OPEN)}",
     "is_waiting": f"status {_among(WAITING)}",
-    # Of the state that is written, not of the one that is there.
+    # Of the state to be written, not of the one in the row.
     "is_end": f"%(status)s {_among(ENDED)}",
 }
 
 
 @cache
 def statements() -> dict[str, str]:
-    """All statements by name, ready for psycopg. Raises ValueError for a name given twice."""
+    """All statements by name, ready for psycopg. Raises ValueError for a name that occurs twice."""
     bodies: dict[str, str] = dict(STATES)
     for path in sorted(FOLDER.rglob("*.sql")):
         _, *parts = re.split(r"^-- (\w+) --$", path.read_text(encoding="utf-8"), flags=re.M)

@@ -1,7 +1,7 @@
--- Expressions over a customer `c`, shared by all who read or write customers.
+-- Expressions over a customer `c`, shared by the statements that read or write customers.
 
 -- shown --
--- Fragment: what the API shows of a customer, as it shows it.
+-- Fragment: a customer as the API shows it.
 c.id, c.customer_id, [[{shown}|, ]],
        to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        to_char(c.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');

@@ -11,15 +11,15 @@ fn overrides(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-fn planned(sample: &str, told: &[(&str, &str)]) -> Result<(Plan, usize, u32), PlanError> {
-    Plan::from_header(sample.as_bytes(), None, &overrides(told), DateOrder::Auto)
+fn planned(sample: &str, given: &[(&str, &str)]) -> Result<(Plan, usize, u32), PlanError> {
+    Plan::from_header(sample.as_bytes(), None, &overrides(given), DateOrder::Auto)
 }
 
 /// The mapping of a header as `header=field`, and what is left.
 macro_rules! plans {
-    ($($name:ident: $header:literal $(, $told:expr)* => $mapping:expr, $unmapped:expr;)*) => {
+    ($($name:ident: $header:literal $(, $given:expr)* => $mapping:expr, $unmapped:expr;)*) => {
         $(#[test] fn $name() {
-            let (plan, _, _) = planned($header, &[$($told),*]).unwrap();
+            let (plan, _, _) = planned($header, &[$($given),*]).unwrap();
             let mapping = plan.mapping();
             let shown: Vec<_> = mapping.iter().map(|(_, h, field)| format!("{h}={field}")).collect();
             assert_eq!(shown.join(" "), $mapping);
@@ -48,14 +48,14 @@ plans! {
     full_names: "id,Customer Name" => "id=customer_id Customer Name=full_name", "";
     full_and_first: "id,name,first name" => "id=customer_id name=full_name first name=first_name", "";
     unknown_columns: "Index,id,,Shoe Size" => "id=customer_id", "Index Shoe Size";
-    told: "Nr,Adresse", ("Adresse", "email") => "Adresse=email", "Nr";
-    told_in_snake_case: "Nr,Adresse", ("nr", "customer_id"), ("adresse", "aboutCustomer") => "Nr=customer_id Adresse=about_customer", "";
-    told_beats_the_name: "Email,Mail", ("Mail", "email") => "Mail=email", "Email";
-    told_otherwise: "Id,Email", ("Email", "website") => "Id=customer_id Email=website", "";
-    told_to_leave_out: "Id,Notes,Bio", ("Notes", "") => "Id=customer_id Bio=about_customer", "Notes";
-    told_full_name: "Id,Wer", ("Wer", "fullName") => "Id=customer_id Wer=full_name", "";
-    told_the_exact_one: "E-Mail,Email", ("Email", "email") => "Email=email", "E-Mail";
-    told_the_first_phone: "id,phone,mobile", ("mobile", "phone1") => "id=customer_id phone=phone2 mobile=phone1", "";
+    given: "Nr,Adresse", ("Adresse", "email") => "Adresse=email", "Nr";
+    given_in_snake_case: "Nr,Adresse", ("nr", "customer_id"), ("adresse", "aboutCustomer") => "Nr=customer_id Adresse=about_customer", "";
+    given_beats_the_name: "Email,Mail", ("Mail", "email") => "Mail=email", "Email";
+    given_otherwise: "Id,Email", ("Email", "website") => "Id=customer_id Email=website", "";
+    given_to_leave_out: "Id,Notes,Bio", ("Notes", "") => "Id=customer_id Bio=about_customer", "Notes";
+    given_full_name: "Id,Wer", ("Wer", "fullName") => "Id=customer_id Wer=full_name", "";
+    given_the_exact_one: "E-Mail,Email", ("Email", "email") => "Email=email", "E-Mail";
+    given_the_first_phone: "id,phone,mobile", ("mobile", "phone1") => "id=customer_id phone=phone2 mobile=phone1", "";
     semicolons: "Id;First, or only;Email" => "Id=customer_id Email=email", "First, or only";
     tabs: "Id\tEmail" => "Id=customer_id Email=email", "";
     bars: "Id|Email" => "Id=customer_id Email=email", "";
@@ -65,9 +65,9 @@ plans! {
 }
 
 macro_rules! failures {
-    ($($name:ident: $header:expr $(, $told:expr)* => $code:literal, $message:literal;)*) => {
+    ($($name:ident: $header:expr $(, $given:expr)* => $code:literal, $message:literal;)*) => {
         $(#[test] fn $name() {
-            let error = planned($header, &[$($told),*]).unwrap_err();
+            let error = planned($header, &[$($given),*]).unwrap_err();
             assert_eq!(error.code(), $code);
             assert!(error.to_string().contains($message), "{error}");
         })*
@@ -82,8 +82,8 @@ failures! {
     identity_left_out: "Id,City", ("Id", "") => "no_identity_column", "Accepted";
     equal_names: "id,City,city" => "ambiguous_columns", "\"City\" and \"city\" both claim city";
     equal_names_of_the_second_phone: "id,phone,mobile,Mobile" => "ambiguous_columns", "\"mobile\" and \"Mobile\" both claim phone2";
-    told_twice: "id,a,b", ("a", "city"), ("b", "city") => "ambiguous_columns", "\"a\" and \"b\" both claim city";
-    told_by_an_equal_name: "id,a,a", ("a", "city") => "ambiguous_columns", "\"a\" and \"a\" both claim city";
+    given_twice: "id,a,b", ("a", "city"), ("b", "city") => "ambiguous_columns", "\"a\" and \"b\" both claim city";
+    given_by_an_equal_name: "id,a,a", ("a", "city") => "ambiguous_columns", "\"a\" and \"a\" both claim city";
     unknown_field: "id,a", ("a", "town") => "unknown_field", "customerId, firstName";
     unknown_column: "id,a", ("b", "city") => "unknown_column", "\"id\", \"a\"";
     unclosed_quote: "id,\"a" => "header_unclosed_quote", "not closed";

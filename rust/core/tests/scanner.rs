@@ -73,7 +73,7 @@ fn csv_core_records(mut bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
                 );
                 (written, count) = (0, 0);
             }
-            // A read of nothing tells csv-core that the input is over.
+            // csv-core takes an empty input for the end.
             csv_core::ReadRecordResult::InputEmpty => {}
             csv_core::ReadRecordResult::End => return records,
             other => panic!("the buffers are large enough: {other:?}"),
@@ -138,7 +138,7 @@ fn in_blocks(bytes: &[u8], blocks: &[usize], limits: Limits) -> Outcome {
                 from += end;
             }
             Cut::NeedMore => {
-                assert!(to < bytes.len(), "more is asked for at the end");
+                assert!(to < bytes.len(), "the cutter wants more at the end");
                 let block = blocks.next().unwrap();
                 assert!(
                     to - from < limits.field + limits.record + 2,

@@ -6,9 +6,10 @@ use crate::known::Known;
 use crate::plan::Plan;
 use customer_panel_core::batch::blocks;
 use customer_panel_core::batch::blocks::Block;
+use customer_panel_core::csv::scanner::Limits;
 use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::pipeline::Pipeline as CorePipeline;
-use customer_panel_core::pipeline::reader::Reading;
+use customer_panel_core::pipeline::reader::{CHUNK_BYTES, Reading};
 use customer_panel_core::pipeline::routing::{CHECKPOINT_BYTES, Routing};
 use customer_panel_core::pipeline::source::{self, Located, Source};
 use pyo3::prelude::*;
@@ -132,6 +133,8 @@ impl Pipeline {
             data_start,
             plan: Arc::clone(&plan.core),
             keys,
+            limits: Limits::default(),
+            chunk_bytes: CHUNK_BYTES,
             parsers,
         };
         let routing = Routing {

@@ -24,6 +24,7 @@ from litestar.types import ExceptionHandlersMap
 
 from customer_panel import errors
 from customer_panel.api.http.envelope import Answer, Meta, encode, meta
+from customer_panel.db.connect import disk_full
 from customer_panel.redaction import described
 
 # By status; the only list of them.
@@ -156,7 +157,7 @@ def as_api_error(error: Exception) -> ApiError:
             return unavailable("Somebody else is writing this customer; try again")
         case psycopg.errors.QueryCanceled():
             return unavailable("The database took too long; try again")
-        case psycopg.errors.DiskFull():
+        case _ if disk_full(error) is not None:
             return unavailable("The disk of the database is full")
         # Lost and refused connections, an exhausted pool, deadlocks, a server that shuts down.
         case psycopg.OperationalError() | psycopg.InterfaceError():

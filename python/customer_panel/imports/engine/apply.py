@@ -1,5 +1,5 @@
-"""One batch of one lane into the database: rows, parked rows, rejects, counters and checkpoint, or
-nothing of it.
+"""Writes one batch of one lane: rows, parked rows, rejects, counters and checkpoint in one
+transaction.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Writer:
         self.is_safe = is_safe
 
     def apply(self, batch: Batch) -> Counts:
-        """Loads, merges and checkpoints one batch, or does none of it; what was counted.
+        """Loads, merges and checkpoints one batch, or does none of it; returns its counts.
 
-        Raises ClaimLost when another runner owns the lane by now: the batch is theirs.
+        Raises ClaimLost when another runner has claimed the lane; that runner writes the batch.
         """
         batch.sort()
         try:
@@ -46,7 +46,7 @@ class Writer:
         except errors.UniqueViolation as error:
             if error.diag.constraint_name != "customers_pkey":
                 raise
-            # Somebody created one of these customers meanwhile.
+            # Another session has created one of these customers meanwhile.
             return repeated(lambda: self._apply(batch, merges_new=True))
 
     def _apply(self, batch: Batch, *, merges_new: bool) -> Counts:
@@ -85,9 +85,9 @@ class Writer:
         return counts
 
     def _draw(self, count: int) -> int:
-        """The first of `count` ids in a row."""
-        # Two lanes that draw at once would get each other's ids; somebody else's insert makes us
-        # draw again.
+        """The first of `count` consecutive ids."""
+        # Without the lock, two lanes that draw at once would get mixed ids. Inserts of the API can
+        # mix in too; then it draws again.
         with self.drawing:
             while True:
                 first, last = query.only(self.conn, "draw_ids", count=count)
@@ -121,7 +121,7 @@ class Writer:
 
 
 def counted(batch: Batch) -> tuple[Counts, int, int]:
-    """What is counted of a batch before the database has classified it, and its new and changed rows."""
+    """The counts of a batch as far as they are known before the merge; its new and changed rows."""
     processed, new, changed, unchanged, duplicate, pending, skipped, warnings = batch.counts
     counts = Counts(
         processed=processed,

@@ -1,5 +1,5 @@
-"""Imports that end before their file does: cancelled ones, whose rows stay and get their indexes, and
-those whose runner died.
+"""Ends imports before the end of their file: cancelled ones, whose rows stay and get their indexes,
+and those whose runner died.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def cancel(
     *,
     elapsed_s: float = 0.0,
 ) -> None:
-    """Ends a claimed import as cancelled: what it wrote stays, what waited for the end of the file
-    goes. Raises ClaimLost.
+    """Ends a claimed import as CANCELLED: rows that it wrote stay, parked rows are deleted.
+
+    Raises ClaimLost.
     """
     if not indexes.are_complete(conn):
         ledger.set_phase(conn, claim, "indexing")
@@ -41,10 +42,10 @@ def cancel(
 def cancel_idle(
     dsn: str, import_id: int, stop: Stop, on_claimed: Callable[[int], None] = lambda _: None
 ) -> bool:
-    """Cancels an import that nobody runs; False if a stop came before its indexes were built.
+    """Cancels an import without a runner; False if `stop` came before its indexes were built.
 
-    Needs no file. Killed or stopped at any point it can be called again, by whoever sees that the
-    import was asked to be cancelled. Raises AlreadyRunning, or ClaimLost when it is over already.
+    Needs no file. After a kill or a stop at any point any process can call it again. Raises
+    AlreadyRunning, or ClaimLost when the import has ended.
     """
     sessions = Sessions(dsn)
     with sessions.job() as conn:
@@ -60,7 +61,7 @@ def cancel_idle(
         claim = ledger.claim(conn, import_id, ledger.plan_of(found))
         on_claimed(import_id)
         try:
-            # A stop does not wait for an index.
+            # A stop does not wait until an index is built.
             with sessions.cancelling(stop):
                 cancel(sessions.lane, conn, claim)
         except psycopg.errors.QueryCanceled:
@@ -72,8 +73,8 @@ def cancel_idle(
 
 
 def mark_dead(dsn: str, import_id: int, status: Status) -> None:
-    """An import that says RUNNING and has no runner is INTERRUPTED, or FAILED, from now on; unless
-    somebody takes it up at this moment.
+    """Sets an import that is RUNNING without a runner to `status`, INTERRUPTED or FAILED. Does
+    nothing if another session has the runner lock.
     """
     with Sessions(dsn).job() as conn:
         if not ledger.try_lock(conn, patience_s=0):

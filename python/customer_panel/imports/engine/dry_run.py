@@ -1,8 +1,8 @@
-"""The dry run: an import's reading and classifying, with nothing written.
+"""The dry run: reads and classifies like an import, and writes nothing.
 
-It reads through the same pipeline, against the same map of what the database holds, and decides by
-the same conditions (sql/imports/dry_run.sql). Only temporary tables are written, so it needs no
-lock and may run beside an import.
+It uses the same pipeline, the same map of the database's identities, and the same conditions
+(sql/imports/dry_run.sql). It writes temporary tables only, so it needs no lock and may run while an
+import runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from customer_panel.imports.sources import StreamSource, planned
 from customer_panel.imports.stop import Stop
 from customer_panel.sql import statement
 
-NO_FEED = -1  # of a feed that was never imported no customer comes
+NO_FEED = -1  # the source of no customer: for a feed that has no import yet
 
 
 def dry_run(
@@ -40,7 +40,7 @@ def dry_run(
     *,
     stop: Stop | None = None,
 ) -> ImportResult:
-    """Counts what a new import of the request's source would do to the database as it is now.
+    """Counts what a new import of the source would do to the database as it is now.
 
     Raises SourceError, MappingError, Stopped, DatabaseError.
     """
@@ -95,7 +95,7 @@ class _DryRun:
                             "the stream has more identities than CP_MEMORY has room for,"
                             " and it cannot be read twice"
                         ) from None
-                    # As an import does: twice as many lanes, each pass half as large.
+                    # Like an import: twice as many lanes, with half of the identities in each pass.
                     total *= 2
         self.tally.enter("done")
         return result_of(
@@ -112,7 +112,7 @@ class _DryRun:
         )
 
     def _read(self, conn: Connection, source_id: int, total: int) -> int:
-        """Reads the source in as many passes as `total` lanes need; where it ended."""
+        """Reads the source in as many passes as `total` lanes need; returns the byte of its end."""
         lanes = [_new_lane(number, self.plan.data_start) for number in range(total)]
         self.tally.begin(None, lanes, self.plan.data_start)
         seed = database_seed(conn)
@@ -141,7 +141,7 @@ class _DryRun:
                 for lane in this.lanes
             }
             known = load_known(conn, self.scan, this)
-            # Lanes count with sessions that outlive the pass: the last rows come after its end.
+            # The sessions are open longer than the pass: the last rows are counted after its end.
             ended = run_pass(
                 self.scan,
                 this,
@@ -163,7 +163,7 @@ class _DryRun:
 
 
 class _LaneCount:
-    """Counts the batches of one lane over one connection; a rollback takes back all it wrote."""
+    """Counts the batches of one lane over one connection, with temporary tables only."""
 
     def __init__(self, conn: Connection, source_id: int, clears: int) -> None:
         self.conn = conn
@@ -187,7 +187,7 @@ class _LaneCount:
         return counts
 
     def count_parked(self) -> Counts:
-        """What would become of the first rows that waited for the end of the file."""
+        """What an import would count for the parked rows after the end of the file."""
         with self.conn.transaction():
             self.conn.execute(statement("stage_dry_run"), {"clears": self.clears})
             counts = self._count_merge()

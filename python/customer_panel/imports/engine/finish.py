@@ -1,6 +1,6 @@
-"""What is left when the last row is in: indexes, parked rows, maintenance.
+"""The steps after the last row: indexes, parked rows, maintenance.
 
-Each step can be killed and begun again.
+Each can be killed and started again.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts
 from customer_panel.sql import statement
 
-PORTION = 20_000  # identities a transaction: some seconds of work that a kill can cost
-VACUUM_SHARE = 0.01  # of the rows; less is left to autovacuum
+PORTION = 20_000  # identities in a transaction: a kill loses a few seconds of work
+VACUUM_SHARE = 0.01  # of the rows; for less, autovacuum is enough
 
 
 def build_indexes(
     connect: Callable[[], Connection], claim: Claim, on_counts: Callable[[Counts], None]
 ) -> None:
-    """The indexes of a first load; rows that became part of customers made by hand are counted anew."""
+    """Builds the indexes of a first load, and corrects the counts of rows that are merged into
+    customers made by hand.
+    """
 
     def settle(conn: Connection, merged: Merged) -> None:
         counts = Counts(
@@ -47,13 +49,11 @@ def merge_parked(
     on_counts: Callable[[Counts], None],
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Folds the parked rows of each identity into one and merges it; False if it was stopped before
-    the last.
-
-    Raises ClaimLost.
+    """Folds the parked rows of each identity into one row and merges it; False if it was stopped
+    before the last. Raises ClaimLost.
     """
     with connect() as conn:
-        # Each statement by itself: only a portion is a transaction.
+        # Autocommit: each portion opens its own transaction.
         conn.autocommit = True
         if not query.only(conn, "has_parked", import_id=claim.import_id)[0]:
             return True
@@ -67,7 +67,7 @@ def merge_parked(
 
 
 def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
-    """The next identities with parked rows; how their rows count now, and whether they were the last."""
+    """Merges the next portion of identities; the changes of the counts, and whether it was the last."""
     with conn.transaction():
         ledger.hold_claim(conn, claim)
         bound = query.first(conn, "parked_bound", import_id=claim.import_id, count=PORTION)
@@ -82,7 +82,7 @@ def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
             updated=merged.updated,
             unchanged=merged.unchanged,
             protected=merged.protected,
-            # A row that had passed for a later one of an identity and was the first of its own.
+            # Rows counted as later ones of an identity that were in fact the first of theirs.
             duplicate=-merged.inserted_later,
         )
         _settle(conn, claim, counts, merged)
@@ -105,7 +105,7 @@ def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> N
 
 
 def maintain(connect: Callable[[], Connection], written: int) -> float:
-    """Folds the totals and, where enough has changed, VACUUM (ANALYZE); seconds it took."""
+    """Folds the totals and, if enough rows were written, runs VACUUM (ANALYZE); returns seconds."""
     began = time.monotonic()
     with connect() as conn:
         if written:

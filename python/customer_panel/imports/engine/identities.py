@@ -1,5 +1,5 @@
-"""What the database holds of every identity: how much memory it takes, and how it is loaded into the
-native map, once per pass.
+"""Loads hash and flags of every identity in the database into the native map, once per pass, and
+estimates the memory of that map.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from customer_panel.imports.engine.passes import Pass, Scan
 from customer_panel.imports.sources import StreamSource
 from customer_panel.sql import statement
 
-ENTRY_BYTES = 25  # what the map takes for an identity, at most
-PAGES = 1024  # 8 MiB of table, some 30,000 rows: an answer of 1 MB
-READERS = 2  # each keeps a core of the server busy; more would only wait for one another
+ENTRY_BYTES = 25  # the map's memory for an identity, at most
+PAGES = 1024  # 8 MiB of table, some 30,000 rows: a result of 1 MB
+READERS = 2  # each keeps a core of the server busy; more readers would wait for each other
 LAST_PAGE = 4294967295
 
 
 class TableSize(NamedTuple):
-    """Pages of `customers`, the planner's guess of its rows, and the rows by `customer_totals`."""
+    """Pages of `customers`, its rows as the planner estimates them and as `customer_totals` counts."""
 
     pages: int
-    guessed: int
+    estimated: int
     counted: int
 
 
@@ -42,22 +42,22 @@ def database_seed(conn: Connection) -> int:
 
 
 def pass_count(conn: Connection, scan: Scan) -> int:
-    """In how many passes the identities are divided, for the map of each to fit into its memory."""
+    """The number of passes, such that the map of each fits into the memory that it may use."""
     if isinstance(scan.source, StreamSource):
         return 1
     return max(1, -(-identity_count(conn, scan) * ENTRY_BYTES // scan.tuning.memory_bytes))
 
 
 def identity_count(conn: Connection, scan: Scan) -> int:
-    """How many there may be, by the table and by the file's size and first rows."""
+    """An estimate of the identities: from the table, and from the file's size and first rows."""
     size = table_size(conn)
     record_bytes = max(scan.plan.average_record_bytes(scan.source.head), 1)
     rows = (scan.source.size_now() or 0) // record_bytes
-    return int(max(size.guessed, size.counted, rows))
+    return int(max(size.estimated, size.counted, rows))
 
 
 def load_known(conn: Connection, scan: Scan, this: Pass) -> Known:
-    """What the database holds of the identities of a pass, and what its import has parked of them."""
+    """The map of the identities of a pass: those in the database, and those its import has parked."""
     known = Known(
         this.seed,
         expected=identity_count(conn, scan) * len(this.lanes) // this.total,
@@ -71,7 +71,7 @@ def load_known(conn: Connection, scan: Scan, this: Pass) -> Known:
 
 
 def _load(connect: Callable[[], Connection], known: Known, import_id: int | None) -> None:
-    """Reads under one snapshot: a customer that moves within the table meanwhile is still met once."""
+    """Reads under one snapshot: a row that moves to another page meanwhile is still read once."""
     with connect() as own:
         own.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         own.read_only = True
@@ -86,7 +86,7 @@ def _load(connect: Callable[[], Connection], known: Known, import_id: int | None
             snapshot = query.only(own, "export_snapshot")[0]
             for _ in range(READERS - 1):
                 reader = threading.Thread(
-                    target=_read_beside, args=(connect, snapshot, todo, known, failures)
+                    target=_read_in_parallel, args=(connect, snapshot, todo, known, failures)
                 )
                 reader.start()
                 readers.append(reader)
@@ -104,7 +104,7 @@ def _load(connect: Callable[[], Connection], known: Known, import_id: int | None
             known.load_flags(ids, flags)
 
 
-def _read_beside(
+def _read_in_parallel(
     connect: Callable[[], Connection],
     snapshot: str,
     todo: queue.SimpleQueue[tuple[int, int]],
@@ -135,7 +135,7 @@ def _read(conn: Connection, todo: queue.SimpleQueue[tuple[int, int]], known: Kno
 
 
 def _arrays(cursor: psycopg.Cursor[Any], count: int) -> list[bytes]:
-    """The arrays of the only row as the server sent them: what is parsed in Rust need not become
+    """The arrays of the only row as the server sent them: Rust parses them, so they need not become
     Python objects.
     """
     result = cursor.pgresult

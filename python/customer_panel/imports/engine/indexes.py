@@ -1,7 +1,7 @@
-"""The indexes on customer_id and e-mail: left away for a first load, built when its rows are in.
+"""The indexes on customer_id and e-mail: dropped before a first load, built when its rows are in.
 
-Until then the map of identities and the checkpoints keep the rows unique, and building the key
-proves it.
+Until then the map of identities and the checkpoints keep the rows unique. Building the unique key
+proves that they are.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ BUILD = {
     EMAIL: "CREATE INDEX {concurrently} customers_email_idx ON customers (email)",
 }
 OURS = "customer-panel:import%"  # application_name of this import's sessions
-LOCK_WAIT_MS = 20  # an ACCESS EXCLUSIVE lock that waits holds up everybody behind it
-LOCK_PAUSE_S = 0.05  # others have their turn
-LOCK_TRIES = 20  # more than two seconds of somebody's reading are worth the slower load
-LOOK_S = 0.05  # how often a build looks for writers that wait for it; a batch takes longer
+LOCK_WAIT_MS = 20  # while an ACCESS EXCLUSIVE lock waits, all later sessions wait too
+LOCK_PAUSE_S = 0.05  # between two tries, for the other sessions
+LOCK_TRIES = 20  # 1.4 s; if the table is read for longer, the load keeps its indexes and is slower
+LOOK_S = 0.05  # between two checks for writers that wait for a build; a batch takes longer
 
 
 def drop(conn: Connection) -> bool:
-    """Drops both indexes if there is no customer yet; whether it did.
+    """Drops both indexes if there is no customer yet; returns whether it did.
 
     Part of the caller's transaction.
     """
@@ -61,13 +61,13 @@ def are_complete(conn: Connection) -> bool:
 def build(
     connect: Callable[[], Connection], claim: Claim, settle: Callable[[Connection, Merged], None]
 ) -> None:
-    """Builds what is missing of the two; can be killed at any point and called again.
+    """Builds those that are missing; can be killed at any point and called again.
 
-    A customer made by hand meanwhile, whose identity the file brought too, is merged first,
-    and `settle` counts it in the same transaction. Readers never wait for it, and a writer no
-    longer than a batch takes. Raises ClaimLost.
+    If a customer was made by hand meanwhile and the file has its identity too, the two are merged
+    first, and `settle` counts that in the same transaction. Readers never wait for a build, and
+    writers no longer than for a batch. Raises ClaimLost.
     """
-    is_alone = True  # until somebody else wants to write
+    is_alone = True  # until another session wants to write
     while True:
         missing = _missing(connect)
         try:
@@ -97,19 +97,19 @@ def _missing(connect: Callable[[], Connection]) -> list[str]:
         missing = query.rows(conn, "missing_keys")
         for index in missing:
             if index["is_invalid"]:
-                # Left by a CREATE INDEX CONCURRENTLY that did not end.
+                # Left by a CREATE INDEX CONCURRENTLY that was killed.
                 conn.execute(f"DROP INDEX {index['name']}".encode())
     return [index["name"] for index in missing]
 
 
 def _build_together(connect: Callable[[], Connection], claim: Claim, names: list[str]) -> bool:
-    """Builds all at once, twice as fast as beside others; False if it gave way to a writer.
+    """Builds all at once, twice as fast as CONCURRENTLY; False if it was cancelled for a writer.
 
-    CREATE INDEX lets others read the table, and others of its kind build beside it; who wants to
-    write waits for all of them.
+    While CREATE INDEX runs, other sessions can read the table and build indexes. Writers wait for
+    all of the builds.
     """
     failures: list[BaseException] = []
-    has_given_way = False
+    is_cancelled = False
 
     def build_one(conn: Connection, name: str) -> None:
         try:
@@ -129,14 +129,14 @@ def _build_together(connect: Callable[[], Connection], claim: Claim, names: list
         conn.autocommit = True
         while any(thread.is_alive() for thread in threads):
             if query.only(conn, "others_wait", ours=OURS)[0]:
-                # Again as long as they wait: a session between two statements hears no cancel.
-                has_given_way = True
+                # Repeated while they wait: a cancel between two statements has no effect.
+                is_cancelled = True
                 for session in sessions:
                     with contextlib.suppress(psycopg.Error):
                         session.cancel_safe(timeout=1)
             for thread in threads:
                 thread.join(LOOK_S)
-    if has_given_way and all(isinstance(error, errors.QueryCanceled) for error in failures):
+    if is_cancelled and all(isinstance(error, errors.QueryCanceled) for error in failures):
         return False
     if failures:
         raise next(
@@ -159,8 +159,8 @@ def _build_beside_others(connect: Callable[[], Connection], claim: Claim, name: 
 
 
 def _make_primary(conn: Connection) -> None:
-    """The unique index becomes the primary key: a moment under a lock that everybody else must have
-    left.
+    """Makes the unique index the primary key. That takes a moment, under a lock that no other
+    session may hold.
     """
     while not query.only(conn, "has_primary_key")[0]:
         try:
@@ -171,5 +171,5 @@ def _make_primary(conn: Connection) -> None:
                     b" PRIMARY KEY USING INDEX customers_pkey"
                 )
         except errors.LockNotAvailable:
-            # Somebody reads for long; waiting in line would stop all who come after us.
+            # Another session reads for long. While we waited for it, all later sessions would too.
             time.sleep(LOCK_PAUSE_S)

@@ -1,7 +1,8 @@
-"""Which lanes a job has, which of them run at once, and how they come to the end of the file.
+"""Which lanes a job has, which of them run at once, and how they reach the end of the file.
 
-A lane is a range of the hash of identities. More lanes than run at once are more passes over the
-file, each with the map of its own identities only: so memory is bounded, and the outcome the same.
+A lane is a range of the hashes of identities. If a job has more lanes than run at once, it reads the
+file in several passes, each with the map of its own identities only: so memory is bounded, and the
+result is the same.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import StopRequested
 
-FEW_CORES = 4  # up to here two lanes keep the server busy; above it four do
+FEW_CORES = 4  # with at most this many, two lanes keep the server busy; with more, four do
 
 
 def lanes_at_once(tuning: Tuning) -> int:
@@ -31,7 +32,7 @@ def lanes_at_once(tuning: Tuning) -> int:
 
 
 def lanes_needed(conn: Connection, scan: Scan) -> int:
-    """How many lanes a job begins with: those of all passes."""
+    """How many lanes a job begins with, over all passes."""
     return lanes_at_once(scan.tuning) * pass_count(conn, scan)
 
 
@@ -45,9 +46,7 @@ class Lanes:
         self._drawing = threading.Lock()
 
     def run(self, conn: Connection, *, parks_changed: bool) -> None:
-        """Brings every lane to the end of the file. Raises ClaimLost, StopRequested,
-        SourceUnreadable.
-        """
+        """Runs every lane to the end of the file. Raises ClaimLost, StopRequested, SourceUnreadable."""
         source = self.scan.source
         while True:
             try:
@@ -61,20 +60,21 @@ class Lanes:
                         " and it cannot be read twice",
                         hint="Set CP_MEMORY higher, or save the stream as a file and import that.",
                     ) from None
-                # More identities than the file's size told: each lane becomes two, and each pass
-                # half as large.
+                # More identities than estimated: each lane becomes two, so each pass has half as
+                # many.
                 ledger.put_lanes(conn, self.claim, halved(self._lanes(conn)))
                 continue
-            # An open-ended last record that grew between two passes was not the same for both.
+            # A last record without a line end may have grown between two passes: then they have
+            # read different records, and the passes are repeated.
             is_one_pass = len(lanes) <= self._at_once
             if is_one_pass or not tails or source.size_now() == end:
                 break
         self._close(tails, end)
 
     def _close(self, tails: list[Batch], end: int) -> None:
-        """Commits an open-ended last record together with where the file ended.
+        """Commits the last record, if it has no line end, together with the end of the file.
 
-        What follows would change it: from here on nothing that comes is read.
+        Bytes that are appended later would change that record, so they are not read.
         """
         with self.scan.sessions.lane() as conn:
             writer = self._writer(conn)
@@ -85,15 +85,15 @@ class Lanes:
             self.scan.tally.committed(count, tail.lane, tail.span[1])
 
     def _divide(self, conn: Connection, parks_changed: bool) -> None:
-        """Divides the lanes anew where this run wants others than the last one had."""
+        """Divides the lanes anew if this run needs other ones than the last run had."""
         lanes = self._lanes(conn)
         needed = lanes_needed(conn, self.scan)
         if len(lanes) % self._at_once == 0 and len(lanes) >= needed:
             return
         furthest = max(lane.done_to for lane in lanes)
         if any(lane.done_to < furthest for lane in lanes):
-            # Rows after some lanes' checkpoints and before others': those are taken up with the
-            # old lanes first.
+            # Some lanes have passed rows that others have not: first the old lanes all go on to
+            # the furthest checkpoint.
             self._run_all(conn, lanes, parks_changed, until=furthest)
             lanes = self._lanes(conn)
         ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
@@ -104,9 +104,9 @@ class Lanes:
     def _run_all(
         self, conn: Connection, lanes: list[Lane], parks_changed: bool, until: int | None
     ) -> tuple[list[Batch], int]:
-        """Runs all lanes up to `until` or the end of the file, as many at once as may be.
+        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass.
 
-        The batches of an open-ended last record, and where the file ends.
+        Returns the batches of a last record without a line end, and the byte where the file ends.
         """
         scan = self.scan
         scan.tally.begin(self.claim.import_id, lanes, scan.plan.data_start)
@@ -132,7 +132,7 @@ class Lanes:
             if ended is None:
                 raise StopRequested
             tails += [] if ended.tail is None else [ended.tail]
-            # Later passes read no further than the first one did.
+            # Later passes end where the first one ended.
             end = ended.end if end is None else end
         assert end is not None
         return tails, end
@@ -147,7 +147,7 @@ class Lanes:
 
 
 def halved(lanes: list[Lane]) -> list[Lane]:
-    """Each lane as two of half its range, at its place; the lower half has its counters."""
+    """Two lanes for each, with half its range, at its checkpoint; the lower one has its counters."""
     return [
         _like(lane, lane.lane * 2 + half, lane.counts if half == 0 else None)
         for lane in lanes
@@ -156,21 +156,21 @@ def halved(lanes: list[Lane]) -> list[Lane]:
 
 
 def divided(lanes: list[Lane], count: int) -> list[Lane]:
-    """`count` new lanes that go on where all `lanes` have come to; the first has the counters."""
+    """`count` new lanes at the checkpoint that all `lanes` have reached; the first has the counters."""
     counts = total(lanes)
     last = max(lanes, key=lambda lane: lane.last_line)
     return [_like(last, number, counts if number == 0 else None) for number in range(count)]
 
 
 def _like(lane: Lane, number: int, counts: Counts | None) -> Lane:
-    """A lane at the same place; without `counts`, one that has done nothing itself."""
-    is_heir = counts is not None
+    """A lane at the same checkpoint; without `counts`, one that has written nothing yet."""
+    has_written = counts is not None
     return Lane(
         lane=number,
         done_to=lane.done_to,
         tail_hash=lane.tail_hash,
         counts=counts or Counts(),
-        last_row_hash=lane.last_row_hash if is_heir else None,
-        last_line=lane.last_line if is_heir else 0,
-        recent_ids=lane.recent_ids if is_heir else [],
+        last_row_hash=lane.last_row_hash if has_written else None,
+        last_line=lane.last_line if has_written else 0,
+        recent_ids=lane.recent_ids if has_written else [],
     )

@@ -1,6 +1,4 @@
-"""The stage of a session: rows on their way into customers that may be there already, and what becomes
-of them.
-"""
+"""The stage of a session: rows to be merged into customers that may exist already."""
 
 from __future__ import annotations
 
@@ -17,11 +15,11 @@ from customer_panel.sql import statement
 
 T = TypeVar("T")
 ID_RANGE_BITS = 13  # customer_totals counts per 8,192 ids
-ATTEMPTS = 5  # more deadlocks in a row are no accident
+ATTEMPTS = 5  # if all of them fail, it is not by chance
 
 
 class Merged(msgspec.Struct, kw_only=True):
-    """What became of the rows of a stage whose outcome counts."""
+    """The outcomes of the rows of a stage that are counted (`stage.is_first`)."""
 
     firsts: int = 0
     inserted: int = 0
@@ -33,19 +31,21 @@ class Merged(msgspec.Struct, kw_only=True):
 
 
 def prepare(conn: Connection) -> None:
-    """Makes the stage of a session that has none yet: an unchanged file needs none, and no WAL for it."""
+    """Makes the stage if the session has none. Not done earlier: an unchanged file needs no stage, and
+    so writes no WAL for it.
+    """
     with conn.transaction():
         conn.execute(statement("create_stage"))
 
 
 def copy_to_stage(conn: Connection, pieces: Iterable[bytes]) -> None:
-    """Adds rows, framed as a binary COPY, to the stage."""
+    """Adds rows to the stage: the pieces of a binary COPY stream."""
     query.copy_in(conn, "copy_stage", pieces)
 
 
 def merge(conn: Connection, claim: Claim) -> Merged:
-    """Merges the rows of the stage, which stays as it is: into customers that are there, as new
-    ones otherwise.
+    """Merges the rows of the stage into existing customers, and inserts the others. The stage keeps
+    its rows.
     """
     done = Merged()
     parameters = {"import_id": claim.import_id, "source_id": claim.source_id}
@@ -65,7 +65,7 @@ def merge(conn: Connection, claim: Claim) -> Merged:
         if hand_made:
             conn.execute(statement("adopt_hand_made"), parameters)
         elif missing == inserted + inserted_later:
-            # What a person deleted stays deleted.
+            # Customers that were deleted by hand stay deleted.
             done.protected += deleted
             done.firsts = firsts
             done.unchanged = firsts - done.inserted - done.updated - done.protected
@@ -73,8 +73,8 @@ def merge(conn: Connection, claim: Claim) -> Merged:
 
 
 def merge_hand_made(conn: Connection, claim: Claim) -> Merged:
-    """Takes the rows whose identity a person has created too out of the table, and merges them into
-    those customers; for a table without its key, where `merge` could not insert.
+    """Moves imported rows whose identity was created by hand too out of the table, and merges them
+    into those customers. For a table without its key, which `merge` needs to insert.
     """
     parameters = {"import_id": claim.import_id, "source_id": claim.source_id}
     prepare(conn)
@@ -92,7 +92,7 @@ def merge_hand_made(conn: Connection, claim: Claim) -> Merged:
 
 
 def add_totals(conn: Connection, ids: Iterable[int]) -> None:
-    """Counts new rows per range of ids."""
+    """Adds new rows to the totals of their ranges of ids."""
     deltas: dict[int, int] = {}
     if isinstance(ids, range):
         low, high = ids.start >> ID_RANGE_BITS, (ids.stop - 1) >> ID_RANGE_BITS
@@ -106,8 +106,8 @@ def add_totals(conn: Connection, ids: Iterable[int]) -> None:
 
 
 def repeated(work: Callable[[], T]) -> T:
-    """Does a transaction again that met somebody's own update of several rows in a deadlock, or whose
-    ids somebody has taken by hand.
+    """Runs a transaction, and runs it again after a deadlock with another session's update of several
+    rows, or if another session has inserted one of its ids.
     """
     for _ in range(ATTEMPTS - 1):
         try:

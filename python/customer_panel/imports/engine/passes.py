@@ -1,5 +1,5 @@
-"""One pass over the source: a pipeline, and a thread with a connection of its own for each lane of
-the pass.
+"""One pass over the source: a pipeline, and for each lane of the pass a thread with its own
+connection.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from customer_panel.imports.sources import Source
 from customer_panel.imports.stop import Stop
 
 WAKE_S = 0.1
-PARSERS = 2  # each parses 600 MB/s and more: two keep ahead of any server
+PARSERS = 2  # each parses 600 MB/s or more: two are faster than any server
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
-    """What all passes of one run share: what is read and how, who writes, who counts, who stops it."""
+    """What all passes of one run share."""
 
     source: Source
     plan: Plan
@@ -36,7 +36,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lanes run at once, of how many, and how."""
+    """The lanes that run at once, the number of all lanes, and how they read and write."""
 
     lanes: list[Lane]
     total: int
@@ -48,8 +48,8 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a pass ended: with the batch of an open-ended last record (see native Pipeline.outcome),
-    at that byte.
+    """The end of a pass: the batch of a last record without a line end (see native Pipeline.outcome),
+    and the byte where the source ended.
     """
 
     tail: Batch | None
@@ -62,11 +62,11 @@ def run_pass(
     known: Known,
     writer: Callable[[int], AbstractContextManager[Callable[[Batch], Counts]]],
 ) -> Ended | None:
-    """Runs the lanes of a pass to the end of the source; None if it was stopped at batch borders.
+    """Runs the lanes of a pass to the end of the source; None if a stop ended it at batch borders.
 
-    `writer(lane)` is entered in the lane's thread and gives the function that takes its batches.
-    Raises the first failure of any lane, OverBudget, or SourceUnreadable; the other lanes have
-    stopped at a batch border by then.
+    `writer(lane)` is entered in the lane's thread and gives the function that writes its batches.
+    Raises the first error of any lane, OverBudget, or SourceUnreadable, when all other lanes have
+    stopped at a batch border.
     """
     pipeline = _pipeline(scan, this, known)
     failures: list[BaseException] = []

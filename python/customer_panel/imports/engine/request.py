@@ -1,4 +1,4 @@
-"""What an import is asked to do, in one piece from the caller to the last lane."""
+"""The request for an import, and the callbacks of its caller."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from customer_panel.imports.sources import Source
 
 
 def _ignore(*_: object) -> None:
-    """Nobody listens."""
+    """The callback of a caller that gave none."""
 
 
 class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """An import of `source`: it goes on with an interrupted import of the same file, else begins one.
+    """An import of `source`: resumes an interrupted import of the same file, else begins a new one.
 
-    restarts: an interrupted one is cancelled first.
-    leaves_others: an interrupted import of another file stays beside the new one; else it raises
-        Interrupted.
-    resumes: goes on with that import and no other; ClaimLost when it is over.
-    heeds_pause: nobody asked for this run, so a pause asked of the one before still holds.
+    restarts: cancels interrupted imports first.
+    leaves_others: interrupted imports of other files stay as they are; else they raise Interrupted.
+    resumes: resumes this import and no other; ClaimLost when it has ended.
+    heeds_pause: obeys an earlier request to pause, because no user has asked for this run.
     """
 
     source: Source
@@ -35,11 +34,11 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller of an import hears of it, from the import's own threads.
+    """Callbacks of an import; its own threads call them.
 
-    on_note: a sentence for people.
-    on_claimed: the job's number, once it is ours.
-    on_created: may write into the transaction that makes a new job.
+    on_note: gets a sentence for people.
+    on_claimed: gets the job's number when it is claimed.
+    on_created: may write in the transaction that creates a new job.
     """
 
     on_progress: Callable[[Progress], None] | None = None

@@ -44,19 +44,19 @@ class Run:
         self.source = request.source
         self.hooks = hooks
         self.stop = stop
-        self.only = request.resumes  # the one job to go on with; the one that this run has begun
+        self.only = request.resumes  # the job to resume and no other; once claimed, our own job
         self.notes: list[str] = []
         self.sessions = Sessions(dsn)
         self.tally = Tally(request.source.size_now(), hooks.on_progress)
-        self.has_begun = False  # there is a job that a lost connection leaves behind
+        self.has_begun = False  # the job is claimed: after a lost connection it has to be resumed
         self.is_resumed = False
-        # What the matter is with a file is said only when it is not one whose import was interrupted:
-        # of that one, it is said where it changed.
-        self.refusal: SourceError | None = None
+        # Raised only for a new import. An interrupted import of this file fails in `verify` instead,
+        # which says where the file has changed.
+        self.plan_error: SourceError | None = None
         try:
             self.plan = planned(request.source, request.options)
         except SourceError as error:
-            self.refusal = error
+            self.plan_error = error
 
     # -- the job -----------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ class Run:
                 raise AlreadyRunning
             job = self._take_up(conn) or self._begin(conn)
             if job["status"] == "COMPLETED":
-                # The last commit came through; what was lost is its answer.
+                # The last commit arrived; only its answer was lost.
                 return self._result(conn, job["id"])
             claim = ledger.claim(
                 conn,
@@ -86,13 +86,13 @@ class Run:
                 ):
                     maintenance_s = self._work(conn, claim, job)
             except BaseException as error:
-                self._broken_off(conn, claim, error)
+                self._save_failure(conn, claim, error)
                 raise
             self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
             return self._result(conn, claim.import_id)
 
-    def _broken_off(self, conn: Connection, claim: Claim, error: BaseException) -> None:
-        """Writes down how the job was left; a lost connection or claim leaves that to the next."""
+    def _save_failure(self, conn: Connection, claim: Claim, error: BaseException) -> None:
+        """Writes the state in which `error` leaves the job, unless the connection or claim is lost."""
         is_stream = isinstance(self.source, StreamSource)
         if self.stop.is_asked() and isinstance(error, StopRequested | psycopg.errors.QueryCanceled):
             if self.stop.status == "CANCELLED":
@@ -115,9 +115,9 @@ class Run:
             self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(error))
 
     def _take_up(self, conn: Connection) -> Row | None:
-        """The interrupted import of this file, if there is one; or ours, completed.
+        """The interrupted import of this file, if there is one; or our own one, completed.
 
-        We hold the lock, so nobody runs any. Raises ClaimLost when the one to go on with is over.
+        We hold the lock, so none has a runner. Raises ClaimLost when the one to resume has ended.
         """
         for job in ledger.open_jobs(conn):
             if job["file_path"] is None:
@@ -143,7 +143,7 @@ class Run:
                 )
         if self.only is None:
             return None
-        # It has come to its end: it is not begun anew.
+        # It is no longer open, so it has ended; it must not begin anew.
         only = ledger.find(conn, self.only)
         if only is None or only["status"] != "COMPLETED" or not self.has_begun:
             raise ClaimLost
@@ -162,8 +162,8 @@ class Run:
         return is_same_file or job["file_path"] == str(self.source.path)
 
     def _begin(self, conn: Connection) -> Row:
-        if self.refusal is not None:
-            raise self.refusal
+        if self.plan_error is not None:
+            raise self.plan_error
         lanes = lanes_needed(conn, self._scan())
         with conn.transaction():
             is_first_load = indexes.drop(conn)
@@ -207,7 +207,7 @@ class Run:
     # -- the work ----------------------------------------------------------------------------------
 
     def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
-        """Everything between claim and end; seconds of maintenance."""
+        """All steps between claim and end; returns the seconds of maintenance."""
         self.tally.begin(
             claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start
         )
@@ -242,7 +242,7 @@ class Run:
         self.tally.enter(phase)
 
     def _verify(self, conn: Connection, claim: Claim) -> None:
-        """Holds the file against the hashes of what was read before. Raises SourceChanged."""
+        """Compares the file with the hashes of what earlier runs read. Raises SourceChanged."""
         furthest = max(ledger.lanes_of(conn, claim.import_id), key=lambda lane: lane.done_to)
         if furthest.tail_hash is None or isinstance(self.source, StreamSource):
             return
@@ -277,7 +277,7 @@ class Run:
 
 
 def _text(error: BaseException) -> str:
-    """A failure's first line, without what the server quotes of the data."""
+    """The text of an error. Of a database error only the primary message: its detail quotes rows."""
     if isinstance(error, psycopg.Error):
         return error.diag.message_primary or type(error).__name__
     return str(error)

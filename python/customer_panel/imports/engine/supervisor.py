@@ -1,6 +1,6 @@
-"""Keeps one import going from its source to its end, through lost connections and stops.
+"""Runs one import to its end, and goes on with it after a lost connection.
 
-Whatever ends it leaves the job such that `run_import`, called again, goes on at its checkpoints.
+Whatever interrupts it, another call of `run_import` resumes the job at its checkpoints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from customer_panel.imports.model import ImportResult
 from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import Stop
 
-LOST_PATIENCE_S = 60.0  # for a server that went away while an import ran
+LOST_PATIENCE_S = 60.0  # for a server that was lost while an import ran
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 1.0
 
 
@@ -38,11 +38,11 @@ def run_import(
     revive: Callable[[], None] = lambda: None,
     patience_s: float | None = LOST_PATIENCE_S,
 ) -> ImportResult:
-    """Does what is requested, and returns when the last row is in.
+    """Runs the requested import, and returns when its last row is in.
 
-    `revive` is called when the server went away, before it is asked again, which ends after
-    `patience_s` (None: never). Raises CustomerPanelError; after Stopped, DatabaseLost and any other
-    failure but SourceChanged the job can be resumed.
+    After a lost connection it calls `revive` and tries again, for `patience_s` (None: for ever).
+    Raises CustomerPanelError; after Stopped, DatabaseLost and any other error but SourceChanged the
+    job can be resumed.
     """
     run = Run(request, dsn, hooks or Hooks(), stop or Stop())
     wait = FIRST_WAIT_S

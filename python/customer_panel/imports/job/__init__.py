@@ -1,1 +1,1 @@
-"""The job: its rows, its sessions, what is asked of it, how far it is."""
+"""The job of an import: its rows in the database, its sessions, its requests, its progress."""

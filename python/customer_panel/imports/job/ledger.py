@@ -1,4 +1,4 @@
-"""The job's rows in the database: created, claimed, moved on, ended; each a compare-and-set."""
+"""The job's rows in the database: created, claimed, advanced, ended; each by compare-and-set."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from customer_panel.imports.sources import Source
 from customer_panel.sql import statement
 from customer_panel.states import Status
 
-# A killed client's backend notices within client_connection_check_interval, half a second.
+# The backend of a killed client ends within client_connection_check_interval, half a second.
 DYING_S = 1.5
 
 
 def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:
-    """Takes the one-runner lock of the database, for as long as `conn` lives; False if another
-    session keeps it.
+    """Takes the one-runner lock of the database, until `conn` is closed; False if another session
+    has it for longer than `patience_s`.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -56,7 +56,7 @@ def find(conn: Connection, import_id: int) -> Row | None:
 def create(
     conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool
 ) -> int:
-    """A new job and its lanes, in the transaction that the caller has open; its number."""
+    """Creates a job and its lanes in the caller's transaction; returns its number."""
     (source_id,) = query.only(conn, "source_id", name=options.source or DEFAULT_SOURCE)
     (import_id,) = query.only(
         conn,
@@ -96,10 +96,10 @@ def claim(
     is_first: bool = True,
     forgets_pause: bool = False,
 ) -> Claim:
-    """Takes the job over; `is_first`: not again by the same run. `forgets_pause`: a pause that was
-    asked for before is not meant any more.
+    """Claims the job. When this returns, no earlier runner can commit anything for it.
 
-    When it returns, nothing that another runner sent can be committed any more.
+    is_first: the run has not claimed it before.
+    forgets_pause: deletes an earlier request to pause it.
     """
     with conn.transaction():
         epoch = fenced(
@@ -117,7 +117,7 @@ def claim(
 
 
 def hold_claim(conn: Connection, claim: Claim) -> None:
-    """Fences the transaction that is open: nobody else can claim the job before it ends.
+    """Fences the caller's transaction: no other runner can claim the job until it ends.
 
     Raises ClaimLost.
     """
@@ -125,10 +125,7 @@ def hold_claim(conn: Connection, claim: Claim) -> None:
 
 
 def restored_plan(job: Row, options: Options) -> Plan:
-    """The plan that a job was begun with.
-
-    Raises MappingError where `options` ask for another one.
-    """
+    """The plan that a job was begun with. Raises MappingError if `options` differ from it."""
     differences = [
         (
             options.delimiter is not None and options.delimiter != job["delimiter"],
@@ -161,7 +158,7 @@ def restored_plan(job: Row, options: Options) -> Plan:
 
 
 def plan_of(job: Row) -> Plan:
-    """The plan that is kept with a job, whatever rules it was made by."""
+    """The plan that is stored with a job, even if it was made by other rules than today's."""
     return Plan.restore(
         job["delimiter"],
         job["headers"],
@@ -194,7 +191,7 @@ def _lane(row: Row) -> Lane:
 
 
 def blocks_of(conn: Connection, import_id: int) -> list[tuple[int, int]]:
-    """Number and hash of every block of the file that any lane has passed."""
+    """Number and hash of every block of the file that at least one lane has passed."""
     return [(row["block"], row["hash"]) for row in query.rows(conn, "blocks", import_id=import_id)]
 
 
@@ -257,8 +254,8 @@ def end(
 
 
 def abandon(conn: Connection, import_id: int, status: Status) -> None:
-    """Marks a job without runner as interrupted, or cancels it: then what it parked goes, what it
-    wrote stays.
+    """Sets the status of a job without a runner. For CANCELLED, parked rows are deleted; rows that it
+    wrote stay.
     """
     with conn.transaction():
         conn.execute(statement("abandon_import"), {"import_id": import_id, "status": status})
@@ -267,12 +264,12 @@ def abandon(conn: Connection, import_id: int, status: Status) -> None:
 
 
 def drop_parked(conn: Connection, import_id: int) -> None:
-    """Takes away what waited for the end of a file that will not be reached."""
+    """Deletes the parked rows of an import that will not reach the end of its file."""
     conn.execute(statement("drop_parked"), {"import_id": import_id})
 
 
 def fenced(conn: Connection, name: str, /, **parameters: Any) -> Any:
-    """The row of a statement that has one only as long as the claim holds. Raises ClaimLost."""
+    """The row of a statement that returns one only while the claim is valid. Raises ClaimLost."""
     row = query.first(conn, name, **parameters)
     if row is None:
         raise ClaimLost

@@ -1,4 +1,4 @@
-"""Counts what the lanes have committed, says how far the import is, and sums it up at its end."""
+"""Counts what the lanes have committed, reports the progress of the import, and makes its result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERY_S = 0.2
 
 
 class Tally:
-    """Sums up commits of all lanes; safe for any thread. Time begins with it."""
+    """Sums the commits of all lanes, from any thread. Its clock starts when it is created."""
 
     def __init__(
         self, bytes_total: int | None, on_progress: Callable[[Progress], None] | None
@@ -39,7 +39,7 @@ class Tally:
         self.bytes_total = bytes_total
 
     def begin(self, job_id: int | None, lanes: list[Lane], start: int) -> None:
-        """Takes over what earlier runs have committed."""
+        """Starts from what earlier runs have committed."""
         with self._lock:
             self.job_id = job_id
             self._start = start
@@ -51,7 +51,7 @@ class Tally:
     def committed(
         self, counts: Counts, lane: int | None = None, done_to: int = 0, seconds: float = 0.0
     ) -> None:
-        """`seconds`: how long it took, where it was a batch of a lane."""
+        """Adds `counts`. For a batch of a lane also its end in the file, and the `seconds` it took."""
         with self._lock:
             self._counts.add(counts)
             self._has_moved = True
@@ -62,7 +62,7 @@ class Tally:
         self.report()
 
     def has_moved(self) -> bool:
-        """Whether anything was committed since this was last asked."""
+        """Whether anything was committed since the last call."""
         with self._lock:
             has_moved, self._has_moved = self._has_moved, False
             return has_moved
@@ -93,7 +93,7 @@ class Tally:
     def snapshot(self) -> Progress:
         with self._lock:
             counts = msgspec.structs.replace(self._counts)
-            # Each lane is a part of the rows, so of the bytes too.
+            # Each lane writes the same share of the rows, so the mean is how much is done.
             done = sum(self._done_to.values()) // max(len(self._done_to), 1)
             batches, batch_sec = self._batches, self._batch_sec
         elapsed = self.elapsed_s
@@ -117,7 +117,9 @@ class Tally:
 
 
 def result_of(counts: Counts, plan: Plan, *, elapsed_sec: float, **others: Any) -> ImportResult:
-    """`others` are the fields of ImportResult that neither counts, plan nor this process tell."""
+    """`others`: the fields of ImportResult that come neither from counts and plan nor from this
+    process.
+    """
     return ImportResult(
         rows_processed=counts.processed,
         rows_inserted=counts.inserted,
@@ -137,10 +139,10 @@ def result_of(counts: Counts, plan: Plan, *, elapsed_sec: float, **others: Any) 
 
 
 def peak_rss_bytes() -> int:
-    """The most memory this process has had. Linux counts in KiB, macOS in bytes."""
+    """The peak memory of this process. Linux counts in KiB, macOS in bytes."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # Unlike getrusage, this leaves out what the process that started us had: a fat parent's
-        # memory counts as the child's until it calls exec.
+        # Unlike getrusage, this leaves out the memory of the parent process, which counts as the
+        # child's until the child calls exec.
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

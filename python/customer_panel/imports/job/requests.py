@@ -1,7 +1,7 @@
-"""Listens to what others ask of a running import: to pause, or to be cancelled.
+"""Listens for requests to pause or cancel a running import.
 
-Whoever asks writes it on the job and notifies; so it reaches every runner, in whichever process,
-and outlives one that dies before it could obey.
+A request is a row of the job and a notification: so it reaches a runner in any process, and is still
+there if that runner dies before it has obeyed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from customer_panel.errors import CustomerPanelError
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.stop import Stop
 
-LOOK_S = 1.0  # a notification may get lost with the server; the request is on the job
-JOIN_S = 2.0  # for the answer to the last look
+LOOK_S = 1.0  # a notification may be lost with the server; the row is not
+JOIN_S = 2.0  # for the answer to the last query
 
 
 @contextlib.contextmanager
 def listening(sessions: Sessions, conn: Connection, import_id: int, stop: Stop) -> Iterator[None]:
-    """While it is entered, a request for the import asks `stop` at once; `conn` is the job's session."""
+    """Inside `with`, a request for the import asks `stop` at once; `conn` is the job's session."""
     is_over = threading.Event()
 
     def listen() -> None:
-        # A session that is lost here is lost to the import too, and reported there.
+        # If this session is lost, so are those of the import, which reports it.
         with contextlib.suppress(psycopg.Error, CustomerPanelError), sessions.listener() as own:
             own.execute(b"LISTEN customer_panel_requests")
             while not is_over.is_set():
@@ -44,6 +44,6 @@ def listening(sessions: Sessions, conn: Connection, import_id: int, stop: Stop) 
     finally:
         is_over.set()
         with contextlib.suppress(psycopg.Error):
-            # Wakes it; and servers that wait for their turn.
+            # Wakes the thread, and other servers whose imports wait for this one.
             conn.execute(b"NOTIFY customer_panel_requests")
         thread.join(JOIN_S)

@@ -1,4 +1,4 @@
-"""The connections of an import: how their sessions are set up, and how their work is cancelled."""
+"""The connections of an import: the settings of their sessions, and how statements are cancelled."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import psycopg
 from customer_panel.db.connect import Connection, connect
 from customer_panel.imports.stop import Stop
 
-# This package reports lost connections itself; the driver's warnings go where the application sends
-# its log, and to no terminal if it keeps none.
+# This package reports lost connections itself. The driver's warnings go to the log of the
+# application; without one they must not go to the terminal.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
-# A lane's rows and its checkpoint are lost together or not at all, so a commit need not wait for
-# the disk.
+# If the server crashes, rows and checkpoint of a commit are lost together, so a commit need not wait
+# for the disk.
 LANE = (
     b"SET synchronous_commit = off; SET customer_panel.import = 'on'; SET statement_timeout = 0;"
     b"SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;"
     b"SET maintenance_work_mem = '256MB'"
 )
 JOB = b"SET statement_timeout = 0; SET lock_timeout = 0; SET customer_panel.import = 'on'"
-# A backend whose client was killed must notice while it works, or its locks outlive it.
+# The backend of a killed client must end while it works, or it keeps its locks.
 NOTICE = (
     b"SET client_connection_check_interval = 500;"
     b"SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
 )
-GRACE_S = 1.0  # a batch takes less; what takes longer is cancelled
+GRACE_S = 1.0  # a batch takes less; statements that take longer are cancelled
 
 
 class Sessions:
@@ -38,12 +38,12 @@ class Sessions:
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self._working: weakref.WeakSet[Connection] = weakref.WeakSet()
-        # `cancel` may run in a signal handler of the thread that holds it.
+        # Reentrant: `cancel` may run in a signal handler of the thread that holds it.
         self._lock = threading.RLock()
 
     def job(self) -> Connection:
-        """The session that holds the lock and writes the job's states: durably, each statement by
-        itself.
+        """The session that holds the runner lock and writes the job's states, each committed at once
+        and durably.
         """
         return self._open("import", JOB)
 
@@ -59,8 +59,8 @@ class Sessions:
 
     @contextlib.contextmanager
     def cancelling(self, stop: Stop) -> Iterator[None]:
-        """While it is entered, a stop that is asked for waits for no statement longer than a batch
-        takes: the build of an index, a merge or a VACUUM is cancelled, and done again on resume.
+        """Inside `with`, a stop waits for a statement no longer than a batch takes: a longer one (an
+        index, a merge, a VACUUM) is cancelled, and done again on resume.
         """
         is_over = threading.Event()
 
@@ -78,7 +78,7 @@ class Sessions:
                 is_over.set()
 
     def cancel(self) -> None:
-        """Cancels the statements that lanes and builders are in; their transactions roll back."""
+        """Cancels the running statements of lanes and index builds; their transactions roll back."""
         with self._lock:
             working = [conn for conn in self._working if not conn.closed]
         for conn in working:
@@ -88,7 +88,8 @@ class Sessions:
     def _open(self, part: str, setup: bytes) -> Connection:
         conn = connect(self.dsn, part=part, autocommit=True)
         conn.execute(setup)
-        # A server on a platform that cannot tell refuses; its backends notice when they next write.
+        # Some platforms cannot check a connection, and refuse the setting. There a backend notices
+        # a lost client when it writes to it.
         with contextlib.suppress(psycopg.errors.InvalidParameterValue):
             conn.execute(NOTICE)
         return conn

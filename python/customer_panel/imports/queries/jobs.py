@@ -1,4 +1,4 @@
-"""The imports so far, page by page, and what is asked of them.
+"""The list of imports, page by page, and requests to pause or cancel them.
 
 Async, for the API; the command line runs it in an event loop of its own.
 """
@@ -19,7 +19,7 @@ Requested = Literal["PAUSED", "CANCELLED"]
 
 
 class Job(NamedTuple):
-    """An import, and what was asked of it and is not done yet."""
+    """An import, and the request to it that is not done yet."""
 
     snapshot: ImportSnapshot
     requested: Requested | None
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it can be gone on with."""
+        """Whether it has no runner and can be resumed."""
         return self.status in WAITING
 
 
@@ -65,9 +65,9 @@ async def ask(conn: AsyncConnection, import_id: int, requested: Requested) -> bo
 
 
 async def cancel_waiting(conn: AsyncConnection, import_id: int) -> bool:
-    """Cancels an import that nobody runs, or asks a worker to; False if it does not wait.
+    """Cancels an import that has no runner, or asks a worker to; False if it does not wait.
 
-    Indexes that it left away are built by that worker; when another import runs, by that.
+    Its missing indexes are built by that worker, or by another import that runs now.
     """
     name = "cancel_waiting_import" if await is_running(conn) else "ask_waiting_import"
     return bool(await first_async(conn, name, import_id=import_id))

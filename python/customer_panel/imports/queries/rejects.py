@@ -1,4 +1,4 @@
-"""What imports set aside, read back as records of a CSV file: page by page, or all of it.
+"""Rejects and warnings of an import as records of a CSV file: page by page, or all.
 
 Async, for the API; the command line runs it in an event loop of its own.
 """
@@ -15,7 +15,7 @@ from customer_panel.db.connect import AsyncConnection
 from customer_panel.db.query import first_async
 from customer_panel.sql import statement
 
-PORTION = 200  # rejects are held with their raw bytes, up to 64 KiB each
+PORTION = 200  # rejects in memory at once, each with up to 64 KiB of raw bytes
 START = -1  # before the first byte of the file
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 COLUMNS = (
@@ -37,9 +37,9 @@ async def page(
 async def every(
     connection: Callable[[], AbstractAsyncContextManager[AsyncConnection]], import_id: int
 ) -> AsyncIterator[list[Record]]:
-    """All that an import set aside, in file order, portion by portion.
+    """All rejects and warnings of an import, in file order, portion by portion.
 
-    A portion is a query: who takes them slowly keeps neither a connection nor a snapshot.
+    Each portion is a query: a slow consumer holds neither a connection nor a snapshot.
     """
     after = START
     while True:
@@ -65,8 +65,8 @@ async def _rows(
 def record(row: Any) -> Record:
     """A row of the statement `page_rejects` as COLUMNS.
 
-    `raw` is the record as text, without its line end. Where it holds NUL or bytes that are not
-    UTF-8, those are replaced there and `raw_base64` has the bytes as they were.
+    `raw` is the record as text, without its line end. NUL and bytes that are not UTF-8 are replaced
+    there; `raw_base64` then has the original bytes.
     """
     *place, field, message, raw = row
     shown = BY_NAME[field].camel if field in BY_NAME else field

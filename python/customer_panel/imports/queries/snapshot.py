@@ -1,7 +1,7 @@
-"""The state of imports, for those who watch: read from the database, so it is the same in every process
-and after every restart.
+"""The state of imports, to be shown: read from the database, so it is the same in every process and
+after every restart.
 
-Async, unlike its neighbours: the API reads here, runs write elsewhere.
+Async, for the API.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from customer_panel.sql import statement
 from customer_panel.states import Status
 
 DYING_S = 5.0  # a runner that lost its connection holds the lock again within two
-# Per cent, at most, of a job that is not completed: work is left after the last byte.
+# Per cent, at most, of a job that is not completed: there is work after the last byte.
 NOT_DONE = 99.9
-# The time a job took is written a moment before it can be seen. A clock that is late by that moment
-# does not go back then.
+# The final time of a job is written some milliseconds before it is visible. The time shown until then
+# is less by this much, so it does not go back.
 COMMIT_MS = 50
 MOST_ENDED = 100  # ended imports in one reading
 NEVER = (1 << 63) - 1  # no import ends after this one
 
 
 class ImportSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one import: only what is committed counts."""
+    """The state of one import: counts committed rows only."""
 
     job_id: int
     status: Status
@@ -55,10 +55,10 @@ class ImportSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     recent: list[list[Any]]
 
     def percent(self, total_rows: int | None) -> float:
-        """Per cent of the size that the file had when the job was made; of `total_rows` where it had
-        none.
+        """Per cent of the size that the file had when the job was created; for a stream, of
+        `total_rows`.
 
-        Both stay as they are and what is done only grows, so it never goes back.
+        It never goes back: both are constant, and what is done only grows.
         """
         if self.status == "COMPLETED":
             return 100.0
@@ -69,7 +69,7 @@ class ImportSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at the database found."""
+    """The result of one query."""
 
     shown: ImportSnapshot | None  # the running import, else the one that changed last
     ended: list[ImportSnapshot]  # in the order in which they ended
@@ -90,8 +90,8 @@ class Watch:
         recent: int,
         since: int = NEVER,
     ) -> Reading:
-        """All of one moment: the import to show with its `recent` latest customers, and those that
-        ended after the number `since`, the newest 100 of them.
+        """The import to show with its `recent` latest customers, and the imports whose end number is
+        above `since`, the newest 100 of them. All is of one moment.
 
         Raises psycopg.Error, PoolTimeout included.
         """
@@ -112,7 +112,7 @@ class Watch:
         return Reading(shown=shown, ended=ended, highest_end=highest or 0)
 
     def _is_running(self, row: Row) -> bool:
-        """Whether a RUNNING job is to be shown as such: its runner is there, or was just now."""
+        """Whether a RUNNING job is shown as such: its runner is alive, or was until just now."""
         if not row["is_chosen"] or row["status"] != "RUNNING":
             return False
         if row["is_alive"]:
@@ -161,7 +161,7 @@ def snapshot_of(row: Row, is_running: bool) -> ImportSnapshot:
 
 
 def eta_sec(row: Row, status: Status, elapsed: float) -> float | None:
-    """Seconds until the last byte is read, at the speed so far; None while nobody can know."""
+    """Seconds until the last byte is read, at the mean speed so far; None while it is unknown."""
     if status == "COMPLETED":
         return 0.0
     done = (row["bytes_read"] or 0) - row["data_start"]
@@ -172,7 +172,7 @@ def eta_sec(row: Row, status: Status, elapsed: float) -> float | None:
 
 
 def error_text(row: Row, status: Status, counts: Counts) -> str | None:
-    """What went wrong; an import that ended without success always says something."""
+    """The error to show; not None for an import that failed or was cancelled."""
     if row["error"] is not None:
         return str(row["error"])
     if status == "CANCELLED":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-FIRST_S, LONGEST_S = 1.0, 60.0  # a disk that is full, say, is not emptied by haste
+FIRST_S, LONGEST_S = 1.0, 60.0  # a full disk, for example, stays full for a while
 
 
 class Delay(NamedTuple):
@@ -24,13 +24,13 @@ class Backoff:
         return delay is None or time.monotonic() >= delay.until
 
     def failed(self, import_id: int, attempted_s: float = 0.0) -> None:
-        """Twice as long as the one before, unless the attempt that failed went well for long."""
+        """Doubles the delay, unless the failed attempt had run for longer than LONGEST_S."""
         before = None if attempted_s > LONGEST_S else self._delays.get(import_id)
         seconds = FIRST_S if before is None else min(before.seconds * 2, LONGEST_S)
         self._delays[import_id] = Delay(time.monotonic() + seconds, seconds)
 
     def retain(self, import_ids: set[int]) -> None:
-        """Forgets all others."""
+        """Forgets the delays of all other imports."""
         self._delays = {
             import_id: delay for import_id, delay in self._delays.items() if import_id in import_ids
         }

@@ -22,7 +22,7 @@ Created = Callable[[Connection, int], None]
 
 
 class Submission(msgspec.Struct, kw_only=True):
-    """An import that somebody waits to see begin: `future` is its number."""
+    """An import that a caller has asked for and waits for: `future` gets its number."""
 
     path: str
     resumes: int | None
@@ -37,17 +37,17 @@ class Submission(msgspec.Struct, kw_only=True):
         )
 
     def is_wanted(self) -> bool:
-        """Whether somebody still waits; who has gone was told nothing, so there is no import."""
+        """Whether the caller still waits. If not, no import is started: it was promised none."""
         return self.future.set_running_or_notify_cancel()
 
     def reject(self, error: CustomerPanelError) -> None:
-        """Tells who waits that it will not be begun."""
+        """Raises `error` in the caller that waits: the import is not started."""
         if self.is_wanted():
             self.future.set_exception(error)
 
 
 class Waker:
-    """Woken from any thread, and from a signal handler; one thread waits."""
+    """Wakes the one thread that waits. May be called from any thread and from a signal handler."""
 
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
@@ -59,7 +59,7 @@ class Waker:
             self._sender.send(b"\0")
 
     def wait(self, seconds: float, conn: Connection | None) -> None:
-        """Until the time is over, `wake` is called or `conn` is notified.
+        """Returns after `seconds`, when `wake` is called or when `conn` is notified.
 
         Raises psycopg.OperationalError when `conn` is lost.
         """
@@ -78,7 +78,7 @@ class Waker:
 
 
 class Session:
-    """The session that an idle worker looks with: opened when it is needed, and notified."""
+    """The session of an idle worker: opened when it is needed, and notified of requests."""
 
     def __init__(self, dsn: str, *, has_schema: bool) -> None:
         self.dsn = dsn

@@ -1,7 +1,7 @@
 """The thread of a server that runs imports: those it is asked for, and those that were interrupted.
 
-Of several servers on one database each has a worker; the lock in the database makes one of them
-run an import. The others look again every second.
+If several servers use one database, each has a worker. The lock in the database lets only one of
+them run an import; the others try again every second.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from customer_panel.redaction import log_text
 from customer_panel.settings import Settings
 from customer_panel.sql import statement
 
-LOOK_S = 1.0  # an interrupted import goes on within two seconds
-FIRST_AWAY_S = 0.1  # a database that restarts is back in less than a second, most often
-LONGEST_AWAY_S = 60.0  # for what waiting does not cure: a schema that is too new, say
+LOOK_S = 1.0  # so an interrupted import is resumed within two seconds
+FIRST_AWAY_S = 0.1  # a database that restarts is usually back within a second
+LONGEST_AWAY_S = 60.0  # for errors that stay: a schema that is too new, for example
 LEAVING = "the server is shutting down"
 
 logger = logging.getLogger("customer_panel.imports")
@@ -50,10 +50,10 @@ logger = logging.getLogger("customer_panel.imports")
 class Worker:
     """One thread, from `start` to `join`. All other methods may be called from any thread.
 
-    While it is idle it takes up what was interrupted, by itself: at once, every second, and when
-    it is notified. Paused imports, those of files that it may not open, and those after which a
-    newer one of their feed has begun are left alone. Nothing that happens to an import ends the
-    thread: the import is INTERRUPTED then, and tried again after a delay.
+    While it is idle it looks for interrupted imports and resumes them: at its start, every second,
+    and when it is notified. It does not resume paused imports, imports of files that it may not
+    open, and imports that are not the newest of their feed. No error of an import ends the thread:
+    the import becomes INTERRUPTED, and is tried again after a delay.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Worker:
         on_progress: Callable[[Progress], None] = lambda _: None,
         revive: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_progress` hears of every import's; `revive` brings back a server that is ours."""
+        """`on_progress` gets the progress of every import; `revive` restarts an embedded server."""
         self.dsn = dsn
         self.roots = settings.roots()
         self.tuning = Tuning(batch_rows=settings.batch_rows, memory_bytes=settings.memory)
-        self.running: int | None = None  # the import that is run, once it is claimed
+        self.running: int | None = None  # the import that runs, once it is claimed
         self.progress: Progress | None = None  # the latest
         self._on_progress = on_progress
         self._revive = revive
@@ -79,7 +79,7 @@ class Worker:
         self._is_leaving = False
         self._session = Session(dsn, has_schema=has_schema)
         self._backoff = Backoff()
-        self._unopened: set[int] = set()  # imports whose file cannot be opened, as was logged
+        self._unopened: set[int] = set()  # imports whose file cannot be opened; each is logged once
         self._is_away, self._away_s = False, 0.0
         self._waker = Waker()
         self._thread = threading.Thread(target=self._work, name="cp-worker", daemon=True)
@@ -106,12 +106,12 @@ class Worker:
         progress_every_ms: int | None = None,
         on_created: Created = lambda _, __: None,
     ) -> Future[int]:
-        """Imports `path`, or goes on with the import `resumes` of it: its number as soon as it is
-        claimed.
+        """Imports `path`, or resumes its import `resumes`; the future gets the number of the import
+        when it is claimed.
 
-        `on_created` writes into the transaction that makes a new import. Raises AlreadyRunning at
-        once while one runs or waits to; the future raises what came before the claim, SourceError
-        most often. What comes after it stands in the import's state.
+        `on_created` may write in the transaction that creates a new import. Raises AlreadyRunning
+        while an import runs or waits to. Errors before the claim, most often SourceError, are
+        raised by the future; later ones are in the import's state.
         """
         rows = max(batch_rows or 0, self.tuning.batch_rows)
         submission = Submission(
@@ -132,11 +132,11 @@ class Worker:
         return submission.future
 
     def wake(self) -> None:
-        """Makes it look now."""
+        """Makes the thread look for imports now."""
         self._waker.wake()
 
     def ask_stop(self) -> None:
-        """Interrupts what runs, at the next batch border, and ends the thread."""
+        """Interrupts the running import at the next batch border, and ends the thread."""
         with self._lock:
             self._is_leaving = True
             submission, self._submission = self._submission, None
@@ -147,7 +147,7 @@ class Worker:
         self.wake()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Whether the thread has ended in time."""
+        """Waits for the end of the thread; False if `timeout` was too short."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self.is_alive()
@@ -169,7 +169,7 @@ class Worker:
                 if self._is_away:
                     logger.info("the database is back")
                 self._is_away, self._away_s = False, 0.0
-            except Exception as error:  # the thread outlives all of it, and logs what it was
+            except Exception as error:  # is logged; no error may end the thread
                 wait_s = self._put_off(error)
         self._session.close()
 
@@ -179,7 +179,7 @@ class Worker:
         return submission if submission is not None and submission.is_wanted() else None
 
     def _put_off(self, error: Exception) -> float:
-        """After a failure that is no import's: seconds until the next look."""
+        """Handles an error outside of an import; returns the seconds until the next look."""
         self._session.close()
         longest = LOOK_S if is_loss(error) else LONGEST_AWAY_S
         self._away_s = min(self._away_s * 2 or FIRST_AWAY_S, longest)
@@ -193,7 +193,7 @@ class Worker:
     # -- what waits --------------------------------------------------------------------------------
 
     def _look(self) -> float:
-        """Takes up the first import that waits and can be; seconds until the next look."""
+        """Takes up the first waiting import that it can; returns the seconds until the next look."""
         waiting = query.rows(self._session.open(), "waiting_imports", key=RUNNER_LOCK)
         numbers = {job["id"] for job in waiting}
         self._backoff.retain(numbers)
@@ -204,7 +204,7 @@ class Worker:
         return LOOK_S
 
     def _take_up(self, job: Row) -> bool:
-        """Whether the import could be taken up, however that went."""
+        """Resumes or cancels the import; False if it cannot be taken up, True even after an error."""
         import_id = job["id"]
         if job["requested"] == "CANCELLED":
             self._attempt(import_id, lambda stop: self._cancel(import_id, stop))
@@ -228,7 +228,7 @@ class Worker:
                     self._attempt(import_id, lambda stop: self._run(request, stop))
                 return True
         if job["status"] == "RUNNING":
-            # Of a stream nothing can be read again.
+            # A stream cannot be read again.
             mark_dead(self.dsn, import_id, "FAILED" if job["file_path"] is None else "INTERRUPTED")
         return False
 
@@ -239,7 +239,7 @@ class Worker:
     # -- what was submitted ------------------------------------------------------------------------
 
     def _serve(self, submission: Submission) -> float:
-        """Runs an import that somebody waits for, who hears of all that comes before its claim."""
+        """Runs a submitted import. Errors before its claim go to the caller, through the future."""
         claimed: list[int] = []
 
         def on_claimed(import_id: int) -> None:
@@ -266,7 +266,7 @@ class Worker:
         return 0.0
 
     def _set_progress_every(self, import_id: int, progress_every_ms: int) -> None:
-        # A nicety: if the connection is lost here, so is the import's, and reported there.
+        # May fail: if this connection is lost, so are those of the import, which reports it.
         with (
             contextlib.suppress(psycopg.Error, CustomerPanelError),
             Sessions(self.dsn).job() as conn,
@@ -285,7 +285,7 @@ class Worker:
         on_claimed: Callable[[int], None] | None = None,
         on_created: Created = lambda _, __: None,
     ) -> None:
-        # Notifications would pile up in a session that nobody reads.
+        # Nothing reads this session while an import runs: its notifications would pile up.
         self._session.close()
         hooks = Hooks(
             on_progress=self._report,
@@ -302,7 +302,7 @@ class Worker:
         )
 
     def _attempt(self, import_id: int, attempt: Callable[[Stop], None]) -> None:
-        """Takes up an import that waits; after a failure it waits longer."""
+        """Runs `attempt` for a waiting import; after an error the import is delayed."""
         began = time.monotonic()
         try:
             attempt(self._new_stop())
@@ -326,7 +326,7 @@ class Worker:
             self.running = import_id
             submission, self._submission = self._submission, None
         if submission is not None:
-            # It came while this import was being taken up.
+            # It was submitted while this import was being claimed.
             submission.reject(AlreadyRunning())
         logger.info("import %d is running", import_id)
 
@@ -339,11 +339,11 @@ class Worker:
         self._on_progress(progress)
 
     def _failed(self, import_id: int, error: Exception, attempted_s: float = 0.0) -> None:
-        """Logs why a run ended, and puts its import off; another server may have been faster."""
+        """Logs why a run ended, and delays its import unless it was stopped or runs elsewhere."""
         if isinstance(error, Stopped | AlreadyRunning | ClaimLost):
             logger.info("import %d: %s", import_id, error.message)
             return
         self._backoff.failed(import_id, attempted_s)
         logger.error("import %d failed: %s", import_id, log_text(error))
-        # The run has written it down itself, unless that failed too.
+        # The run has written this state itself, unless that failed too.
         mark_dead(self.dsn, import_id, "INTERRUPTED")

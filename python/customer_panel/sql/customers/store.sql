@@ -1,8 +1,8 @@
 -- Customers one by one and page by page, for the API.
 
 -- list_customers --
--- The total and one page, newest first. The sums of the ranges of ids say in which range the page begins; of a range where
--- every id is a customer they say at which id, in any other at most its half is walked, from the nearer end.
+-- The total and one page, newest first. The totals per range of ids give the range in which the page begins. If every id of
+-- that range is a customer, they give the id too; else at most half of the range is read, from the nearer end.
 WITH ranges AS MATERIALIZED (
     SELECT id_range, sum(delta)::bigint AS live FROM customer_totals GROUP BY id_range HAVING sum(delta) <> 0
 ), walked AS (
@@ -27,7 +27,7 @@ SELECT t.total, false, p.* FROM (SELECT coalesce(sum(live), 0)::bigint AS total 
   LEFT JOIN page AS p ON true ORDER BY p.id DESC;
 
 -- list_customers_after --
--- The total, whether there are newer ones, and the customers that follow an id, newest first.
+-- The total, whether there are newer customers, and those that follow an id, newest first.
 WITH page AS (
     SELECT <shown> FROM customers AS c
      WHERE c.deleted_at IS NULL AND c.id < %(after)s ORDER BY c.id DESC LIMIT %(limit)s
@@ -37,20 +37,20 @@ SELECT (SELECT coalesce(sum(delta), 0)::bigint FROM customer_totals),
   FROM (SELECT) AS t LEFT JOIN page AS p ON true ORDER BY p.id DESC;
 
 -- list_by_customer_id --
--- The one customer of an identity, or two while a first load has no key yet, as list_customers does.
+-- The customer of an identity (two are possible while a first load has no key yet), with the columns of list_customers.
 WITH found AS MATERIALIZED (
     SELECT id FROM customers
      WHERE customer_id = %(customer_id)s AND (%(email)s::text IS NULL OR email = %(email)s) AND deleted_at IS NULL
 ), <page_of_found>;
 
 -- list_by_email --
--- The customers of an e-mail address, as list_customers does.
+-- The customers of an e-mail address, with the columns of list_customers.
 WITH found AS MATERIALIZED (
     SELECT id FROM customers WHERE email = %(email)s AND deleted_at IS NULL
 ), <page_of_found>;
 
 -- page_of_found --
--- Fragment: the total, whether there are newer ones than the page, and the page.
+-- Fragment: the total, whether there are newer customers than those of the page, and the page.
 page AS (
     SELECT <shown> FROM customers AS c
      WHERE c.id IN (SELECT id FROM found WHERE %(after)s::bigint IS NULL OR id < %(after)s
@@ -61,18 +61,18 @@ SELECT (SELECT count(*) FROM found), EXISTS (SELECT FROM found WHERE id >= %(aft
   FROM (SELECT) AS t LEFT JOIN page AS p ON true ORDER BY p.id DESC;
 
 -- lock_values --
--- Whoever writes one of these values waits here until the others have, in one order.
+-- A session that writes one of these values waits here until no other session holds it.
 SELECT pg_advisory_xact_lock(key) FROM unnest(%(keys)s::bigint[]) AS key;
 
 -- find_taken --
--- Who has the e-mail address, and who the identity, deleted ones too: those come back when they are created again.
+-- Which customer has the e-mail address, and which has the identity. For the identity a deleted one too: a create revives it.
 SELECT 'email' AS field, id, false AS is_deleted FROM customers
  WHERE email = %(email)s AND deleted_at IS NULL AND id <> %(but)s
 UNION ALL
 SELECT 'customerId', id, deleted_at IS NOT NULL FROM customers WHERE customer_id = %(customer_id)s;
 
 -- insert_customer --
--- A new customer, counted.
+-- Inserts a customer and counts it.
 WITH made AS (
     INSERT INTO customers (customer_id, [[{c}|, ]]) VALUES (%(customer_id)s, [[%({c})s|, ]]) RETURNING *
 ), counted AS (
@@ -81,7 +81,7 @@ WITH made AS (
 SELECT <shown> FROM made AS c;
 
 -- revive_customer --
--- A deleted customer that is created again: new to the API, and for imports edited where it differs from what they brought.
+-- Creates a deleted customer again. It is new to the API; for imports its fields count as edited where they differ from theirs.
 WITH made AS (
     UPDATE customers
        SET id = nextval('customers_id_seq'), deleted_at = NULL, created_at = clock_timestamp(), updated_at = clock_timestamp(),
@@ -94,25 +94,25 @@ WITH made AS (
 SELECT <shown> FROM made AS c;
 
 -- hold_customer --
--- A customer as it is shown, its values, and nobody else changes it before this transaction ends.
+-- A customer as the API shows it, and its values. Locks it until the transaction ends.
 SELECT <shown>, [[c.{c}|, ]] FROM customers AS c WHERE c.id = %(id)s AND c.deleted_at IS NULL FOR UPDATE;
 
 -- update_customer --
--- All fields anew. The time moves by what is shown of it at least.
+-- Writes all fields. updated_at grows by at least a millisecond, which is the precision that the API shows.
 UPDATE customers AS c
    SET [[{c} = %({c})s|, ]], updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 millisecond')
  WHERE c.id = %(id)s
 RETURNING <shown>;
 
 -- delete_customer --
--- Deleted stays deleted, whatever an import brings.
+-- Marks a customer as deleted: the row stays, so that no import creates the customer again.
 WITH gone AS (
     UPDATE customers SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = %(id)s RETURNING id
 )
 INSERT INTO customer_totals (id_range, delta) SELECT id >> 13, -1 FROM gone;
 
 -- fold_some_totals --
--- One row again for each range that has several. What others fold at the same moment is theirs: nobody waits here.
+-- Makes one row of the several that a range may have. Skips rows that another session folds now, so it never waits.
 WITH several AS (
     SELECT id_range FROM customer_totals GROUP BY id_range HAVING count(*) > 1
 ), taken AS (

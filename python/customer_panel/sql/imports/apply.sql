@@ -1,7 +1,7 @@
 -- One batch of one lane, in one transaction.
 
 -- draw_ids --
--- The lowest and the highest of n new ids. They are one range unless somebody else drew meanwhile.
+-- The lowest and the highest of n new ids. They are one range unless another session drew ids at the same time.
 SELECT min(id), max(id) FROM (SELECT nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s)) AS drawn;
 
 -- copy_customers --
@@ -10,17 +10,17 @@ COPY customers (id, import_id, source_id, source_line, source_hash, customer_id,
 FROM STDIN (FORMAT binary);
 
 -- copy_parked --
--- Rows that wait for the end of the file.
+-- Parked rows: they are merged after the end of the file.
 COPY import_parked (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
 
 -- copy_rejects --
--- What could not be taken.
+-- Rejects and warnings.
 COPY import_rejects (import_id, line, byte_from, byte_to, severity, code, field, message, raw)
 FROM STDIN (FORMAT binary);
 
 -- advance_lane --
--- Moves a lane forward and counts what moved it. No row back means the claim is lost.
+-- Moves a lane forward and adds the counts of the batch. No row back means the claim is lost.
 UPDATE import_lanes
    SET done_to = %(done_to)s,
        tail_hash = %(tail_hash)s,
@@ -41,8 +41,8 @@ UPDATE import_lanes
 RETURNING pg_notify('customer_panel', json_build_object('jobId', import_id::text, 'lane', lane)::text);
 
 -- note_blocks --
--- The hashes of the blocks that the lane has passed. One that is there already was noted under this number by a lane of an
--- earlier division that had come further.
+-- Stores the hashes of the blocks that the lane has passed. A hash may be there already: before the lanes were divided anew,
+-- a lane of this number had read further.
 INSERT INTO import_blocks (import_id, lane, block, hash)
 SELECT %(import_id)s, %(lane)s, * FROM unnest(%(numbers)s::bigint[], %(hashes)s::bigint[])
 ON CONFLICT DO NOTHING;

@@ -1,30 +1,29 @@
--- A dry run: what an import would do, classified by the conditions of merge.sql and finish.sql, written nowhere but into
--- tables of this session.
+-- A dry run: counts what an import would do, by the conditions of merge.sql and finish.sql. Writes only temporary tables.
 
 -- find_source --
--- The number of a feed; no row: no import of it yet.
+-- The id of a feed. No row back: it has no import yet.
 SELECT id FROM sources WHERE name = %(name)s;
 
 -- create_dry_run --
--- The rows of one batch that an import would park; and those that decide the outcome of a first row, of all batches.
+-- The rows of one batch that an import would park; and, of all batches, those that decide the outcome of a first row.
 CREATE TEMPORARY TABLE dry_run_batch (LIKE import_parked) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE dry_run_parked (LIKE import_parked);
 
 -- copy_dry_run --
--- The waiting rows of a batch, framed as for import_parked.
+-- The rows of a batch to park, in the format of import_parked.
 COPY dry_run_batch (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
 
 -- keep_dry_run --
--- Later rows of an identity whose first row went its way count as duplicates, whatever they change.
+-- Keeps parked rows, but not later rows of an identity whose first row was not parked: they count as duplicates anyway.
 INSERT INTO dry_run_parked SELECT * FROM dry_run_batch WHERE first_hash IS NULL;
 
 -- stage_dry_run --
--- One row for each identity that waited.
+-- Puts one row for each parked identity into the stage.
 WITH taken AS (SELECT * FROM dry_run_parked), <folded_into_stage>;
 
 -- count_merge --
--- What merging the stage would do: a customer made by hand is first adopted, which makes all it filled edited by hand.
+-- What a merge of the stage would do. A customer made by hand is adopted first: all its values then count as edited.
 WITH classified AS (
     SELECT c.customer_id IS NULL AS is_missing,
            c.deleted_at IS NOT NULL AS is_deleted,

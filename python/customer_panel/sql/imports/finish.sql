@@ -1,15 +1,15 @@
 -- The end of an import: parked rows, totals.
 
 -- has_parked --
--- Whether any row waits.
+-- Whether the import has parked rows.
 SELECT EXISTS (SELECT FROM import_parked WHERE import_id = %(import_id)s);
 
 -- parked_bound --
--- The last identity of the next portion of parked rows; no row: it is the last portion.
+-- The last identity of the next portion of parked rows. No row back: it is the last portion.
 SELECT customer_id FROM import_parked WHERE import_id = %(import_id)s ORDER BY customer_id OFFSET %(count)s LIMIT 1;
 
 -- stage_parked --
--- Takes parked rows out and puts one row for each identity into the stage.
+-- Deletes a portion of parked rows and puts one row for each identity into the stage.
 WITH taken AS (
     DELETE FROM import_parked
      WHERE import_id = %(import_id)s AND (%(bound)s::text IS NULL OR customer_id <= %(bound)s)
@@ -17,8 +17,8 @@ WITH taken AS (
 ), <folded_into_stage>;
 
 -- folded_into_stage --
--- Fragment: of the rows `taken`, one for each identity: field by field the last value in line order, and the hash of
--- all its rows. The hash of the first row is kept apart, for it may have gone its way before.
+-- Fragment: folds the rows `taken` into one for each identity. It has the last value of each field in line order, and the
+-- hash of all rows. The hash of the first row is a column of its own, because that row may not have been parked.
 folded AS (
     SELECT customer_id, max(source_line) AS source_line, bool_or(is_first) AS is_first,
            count(*) FILTER (WHERE NOT is_first) AS later,
@@ -34,7 +34,7 @@ SELECT source_line, CASE WHEN later = 0 THEN first_hash ELSE hashint8extended(fi
   FROM folded;
 
 -- settle_pending --
--- Counts what became of first rows that waited. On the first lane, whichever it was: only the sum over the lanes counts.
+-- Counts the outcome of first rows that were pending. All on lane 0: only the sum of the lanes is used.
 UPDATE import_lanes
    SET rows_pending = rows_pending - %(settled)s,
        rows_inserted = rows_inserted + %(inserted)s,
@@ -48,7 +48,7 @@ UPDATE import_lanes
 RETURNING pg_notify('customer_panel', json_build_object('jobId', import_id::text, 'lane', lane)::text);
 
 -- fold_totals --
--- One row for each range of ids again.
+-- Makes one row for each range of ids.
 WITH taken AS (DELETE FROM customer_totals RETURNING id_range, delta)
 INSERT INTO customer_totals (id_range, delta)
 SELECT id_range, sum(delta) FROM taken GROUP BY id_range HAVING sum(delta) <> 0;

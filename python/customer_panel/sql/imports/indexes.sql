@@ -1,20 +1,20 @@
 -- The indexes on customer_id and e-mail: dropped for a first load, built at its end.
 
 -- customers_is_empty --
--- No customer at all, deleted ones included.
+-- Whether there is no customer, not even a deleted one.
 SELECT NOT EXISTS (SELECT FROM customers);
 
 -- lock_customers --
--- Nobody else looks while the keys go; a first load has nobody who would.
+-- No other session reads customers while the indexes are dropped: before a first load there are none to read.
 LOCK TABLE customers IN ACCESS EXCLUSIVE MODE;
 
 -- drop_keys --
--- A first load builds them when the rows are in.
+-- Drops both indexes; a first load builds them when its rows are in.
 ALTER TABLE customers DROP CONSTRAINT IF EXISTS customers_pkey;
 DROP INDEX IF EXISTS customers_pkey, customers_email_idx;
 
 -- missing_keys --
--- Which of the two indexes are not there, or not usable.
+-- Those of the two indexes that are missing or not valid.
 SELECT name, EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name)) AS is_invalid
   FROM unnest(ARRAY['customers_pkey', 'customers_email_idx']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(name) AND indisvalid);
@@ -24,13 +24,13 @@ SELECT name, EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name)) AS is_i
 SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'customers'::regclass AND contype = 'p');
 
 -- others_wait --
--- Whether anybody but this import waits for a lock on the customers.
+-- Whether a session other than those of this import waits for a lock on customers.
 SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
                 WHERE relation = 'customers'::regclass AND NOT granted AND application_name NOT LIKE %(ours)s);
 
 -- fold_hand_made --
--- Customers that people made twice while there was no key to refuse it: the first one stays and takes from the others what
--- it lacks; what they held is in the history.
+-- Customers that were created twice by hand while there was no key: the first is kept and gets the values that it lacks from
+-- the others. Their own values go to the history.
 WITH repeated AS (
     SELECT customer_id, (array_agg(id ORDER BY deleted_at IS NOT NULL, id))[1] AS kept,
            [[(array_agg({c} ORDER BY deleted_at IS NOT NULL, id) FILTER (WHERE {c} IS NOT NULL))[1] AS {c}|,

@@ -1,8 +1,7 @@
--- The list of imports, and what is asked of them.
+-- The list of imports, and requests to pause or cancel them.
 
 -- list_jobs --
--- Imports, newest first, or one of them, with the sums of their lanes and what was asked of them. Of a file of which
--- nothing but the header was passed no byte is read.
+-- Imports, newest first, or one of them, with the sums of their lanes and their open requests.
 SELECT <import_figures>, r.requested, '[]'::json AS recent,
        CASE WHEN i.status = 'RUNNING' THEN (<is_runner_alive>) ELSE false END AS is_alive
   FROM (SELECT * FROM imports WHERE %(import_id)s::bigint IS NULL OR id = %(import_id)s
@@ -17,32 +16,33 @@ SELECT <import_figures>, r.requested, '[]'::json AS recent,
 SELECT count(*) FROM imports;
 
 -- is_import_running --
--- Whether an import is RUNNING and its runner there.
+-- Whether an import is RUNNING and its runner is alive.
 SELECT EXISTS (SELECT FROM imports WHERE status = 'RUNNING') AND (<is_runner_alive>);
 
 -- ask_import --
--- Asks the runner of an import to pause or to give up at the next batch border. No row back: it does not run.
+-- Asks the runner of an import to pause or cancel it at the next batch border. No row back: it is not RUNNING.
 INSERT INTO import_requests (import_id, requested)
 SELECT id, %(requested)s FROM imports WHERE id = %(import_id)s AND status = 'RUNNING'
 ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
 RETURNING pg_notify('customer_panel_requests', import_id::text);
 
 -- ask_waiting_import --
--- Asks whoever has a worker to give up an import that nobody runs. No row back: it does not wait.
+-- Asks any worker to cancel an import that has no runner. No row back: the import does not wait.
 INSERT INTO import_requests (import_id, requested)
 SELECT id, 'CANCELLED' FROM imports WHERE id = %(import_id)s AND <is_waiting>
 ON CONFLICT (import_id) DO UPDATE SET requested = excluded.requested
 RETURNING pg_notify('customer_panel_requests', import_id::text);
 
 -- cancel_waiting_import --
--- Gives up an import that nobody runs while another one runs, which builds what keys are missing. No row back: it does not wait.
+-- Cancels an import that has no runner, while another import runs: that one builds missing indexes. No row back: the import
+-- does not wait.
 WITH cancelled AS (
     UPDATE imports
        SET status = 'CANCELLED', epoch = epoch + 1, updated_at = clock_timestamp(), completed_at = clock_timestamp(),
            end_number = <next_end>
      WHERE id = %(import_id)s AND <is_waiting>
     RETURNING id, status
-), heard AS (
+), done_requests AS (
     DELETE FROM import_requests USING cancelled WHERE import_id = id
 ), dropped AS (
     DELETE FROM import_parked USING cancelled WHERE import_id = id

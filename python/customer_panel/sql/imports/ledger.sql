@@ -1,16 +1,16 @@
--- The job: created, claimed, moved on, ended. Every change is a compare-and-set.
+-- The job: created, claimed, advanced, ended. Every change is a compare-and-set.
 
 -- try_lock --
--- One runner for each database. The lock goes with its session.
+-- Takes the lock of the one runner of a database. It ends with the session.
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- source_id --
--- The number of a feed, made at its first import.
+-- The id of a feed, made at its first import.
 WITH made AS (INSERT INTO sources (name) VALUES (%(name)s) ON CONFLICT (name) DO NOTHING RETURNING id)
 SELECT id FROM made UNION ALL SELECT id FROM sources WHERE name = %(name)s;
 
 -- open_imports --
--- Imports that are not ended, newest first.
+-- Imports that have not ended, newest first.
 SELECT i.*, s.name AS source FROM imports AS i JOIN sources AS s ON s.id = i.source_id
  WHERE <is_open> ORDER BY i.id DESC;
 
@@ -28,14 +28,13 @@ VALUES (%(source_id)s, 'RUNNING', 'scanning', %(file_path)s, %(file_size)s, %(fi
 RETURNING id;
 
 -- create_lanes --
--- The lanes of a new job, at the first record: all they have passed is the header.
+-- The lanes of a new job: they begin after the header, at the first record.
 INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash)
 SELECT %(import_id)s, lane, 0, %(done_to)s, %(tail_hash)s FROM generate_series(0, %(count)s - 1) AS lane;
 
 -- claim_import --
--- Makes the job ours: who held it before finds no row of its epoch any more.
--- The clock of a run goes on through lost connections; only another run starts its own. A pause that was asked of a runner
--- that died is not meant for who starts the import again by hand.
+-- Claims the job: an earlier runner finds no row of its epoch any more. A run that lost its connection keeps its clock;
+-- a new run starts another. A pause that was requested from a runner that died is forgotten if a user starts the import again.
 WITH forgotten AS (
     DELETE FROM import_requests WHERE import_id = %(import_id)s AND requested = 'PAUSED' AND %(forgets_pause)s
 )
@@ -47,11 +46,11 @@ UPDATE imports
 RETURNING epoch, pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
 -- claim_lanes --
--- Raises the epoch of every lane. It waits for a backend that still commits for a runner that died.
+-- Raises the epoch of every lane. Waits for a backend that still commits for a dead runner.
 UPDATE import_lanes SET epoch = %(epoch)s WHERE import_id = %(import_id)s AND epoch < %(epoch)s;
 
 -- hold_claim --
--- Fences a step of the finish: nobody else can claim the job before this transaction ends.
+-- Fences a step of the finish: no other runner can claim the job before this transaction ends.
 SELECT id FROM imports WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING' FOR SHARE;
 
 -- lanes --
@@ -61,13 +60,13 @@ SELECT lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, ro
   FROM import_lanes WHERE import_id = %(import_id)s ORDER BY lane;
 
 -- replace_lanes --
--- The first half of another division of the lanes: takes the old ones away.
+-- Divides the lanes anew, first half: deletes the old ones and returns them.
 DELETE FROM import_lanes WHERE import_id = %(import_id)s AND epoch = %(epoch)s
 RETURNING lane, done_to, tail_hash, rows_processed, rows_inserted, rows_updated, rows_unchanged, rows_protected,
           rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids;
 
 -- put_lane --
--- The second half: puts one lane.
+-- Divides the lanes anew, second half: inserts one lane.
 INSERT INTO import_lanes (import_id, lane, epoch, done_to, tail_hash, rows_processed, rows_inserted, rows_updated,
     rows_unchanged, rows_protected, rows_duplicate, rows_skipped, rows_pending, warnings, last_row_hash, last_line, recent_ids,
     committed_at)
@@ -80,14 +79,14 @@ VALUES (%(import_id)s, %(lane)s, %(epoch)s, %(done_to)s, %(tail_hash)s, %(rows_p
 SELECT DISTINCT block, hash FROM import_blocks WHERE import_id = %(import_id)s;
 
 -- set_phase --
--- What the job is doing. No row back means the claim is lost.
+-- Stores the phase of the job. No row back means the claim is lost.
 UPDATE imports SET phase = %(phase)s, updated_at = clock_timestamp(), scanned_to = coalesce(%(scanned_to)s, scanned_to)
  WHERE id = %(import_id)s AND epoch = %(epoch)s AND status = 'RUNNING'
 RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'phase', phase)::text);
 
 -- end_import --
--- Leaves RUNNING, with what it took. No row back means the claim is lost.
-WITH heard AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND %(status)s <> 'INTERRUPTED')
+-- Ends a run and adds the time it took. No row back means the claim is lost.
+WITH done_requests AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND %(status)s <> 'INTERRUPTED')
 UPDATE imports
    SET status = %(status)s, error = %(error)s, updated_at = clock_timestamp(),
        end_number = CASE WHEN <is_end> THEN <next_end> END,
@@ -99,8 +98,8 @@ UPDATE imports
 RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
 -- abandon_import --
--- A job whose runner is gone: interrupted, or given up for good.
-WITH heard AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND <is_end>)
+-- Ends a job whose runner is dead: it is interrupted, failed or cancelled.
+WITH done_requests AS (DELETE FROM import_requests WHERE import_id = %(import_id)s AND <is_end>)
 UPDATE imports
    SET status = %(status)s, epoch = epoch + 1, updated_at = clock_timestamp(),
        elapsed_ms = elapsed_ms + <ran_ms>,
@@ -110,14 +109,14 @@ UPDATE imports
 RETURNING pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
 -- drop_parked --
--- What waited for the end of a file that will not be reached.
+-- Deletes the parked rows of an import that will not reach the end of its file.
 DELETE FROM import_parked WHERE import_id = %(import_id)s;
 
 -- ran_ms --
--- Fragment: how long a runner that was killed had run, until its last commit; it could tell nobody.
+-- Fragment: the milliseconds that a killed runner had run, until its last commit; it could not write them itself.
 CASE WHEN status = 'RUNNING' AND epoch > 0 THEN greatest(0, coalesce((
     SELECT extract(epoch FROM max(committed_at) - claimed_at) * 1000 FROM import_lanes WHERE import_id = id), 0))::bigint ELSE 0 END
 
 -- next_end --
--- Fragment: the number of an end. Ends become visible in the order of their numbers: who has seen one has seen all before it.
+-- Fragment: the number of an end. Ends become visible in the order of their numbers: a reader of one sees all lower ones too.
 (SELECT nextval('import_ends') FROM pg_advisory_xact_lock(hashtextextended('customer_panel.import_ends', 0)))

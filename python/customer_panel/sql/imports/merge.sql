@@ -1,7 +1,7 @@
--- The stage: rows on their way into customers that may be there already.
+-- The stage: rows to be merged into customers that may exist already.
 
 -- create_stage --
--- Rows on their way into a merge; is_first: their outcome counts (of several rows of an identity, the first one's).
+-- Rows to be merged. is_first: the outcome of the row is counted; of several rows of an identity only the first one's is.
 CREATE TEMPORARY TABLE IF NOT EXISTS stage (
     source_line bigint  NOT NULL,
     source_hash bigint  NOT NULL,
@@ -13,29 +13,30 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage (
 ) ON COMMIT DELETE ROWS;
 
 -- copy_stage --
--- Changed customers.
+-- Adds rows to the stage.
 COPY stage (source_line, source_hash, clears, customer_id, [[{c}|, ]]) FROM STDIN (FORMAT binary);
 
 -- brings --
--- Fragment: the row says something about the column.
+-- Fragment: the row has a value for the column, or clears it.
 (s.{c} IS NOT NULL OR s.clears & {bit} <> 0)
 
 -- differs --
--- Fragment: an import would change the column, for nobody edited it.
+-- Fragment: the row would change the column, which was not edited by hand.
 (c.edited_fields & {bit} = 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
 
 -- keeps --
--- Fragment: a person's edit of the column stays, against what the row says.
+-- Fragment: the column was edited by hand and keeps its value, although the row has another.
 (c.edited_fields & {bit} <> 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
 
 -- concerns --
--- Fragment: the row is another one than the customer was last made of; to another feed than its own, only if that shows.
+-- Fragment: the row differs from the one that the customer was last imported from. For a row of another feed also a value
+-- must differ.
 (c.source_hash IS DISTINCT FROM s.source_hash OR c.many_rows <> s.many_rows)
    AND (c.source_id IS NOT DISTINCT FROM %(source_id)s OR [[<differs>| OR ]])
 
 -- merge_changed --
--- Merges the stage into customers that are there. All that decides is in the target row, so an edit that commits while
--- this waits for it is seen and kept. A row whose values stay is written only to note its hash, and only for its own feed.
+-- Merges the stage into existing customers. All conditions are on the target row, so an edit that commits while this waits
+-- for the row is seen and kept. If no value changes, the row is written only to store the hash, and only for its own feed.
 WITH merged AS (
     UPDATE customers AS c
        SET [[{c} = CASE WHEN c.edited_fields & {bit} = 0 AND <brings> THEN s.{c} ELSE c.{c} END|,
@@ -68,7 +69,7 @@ SELECT count(*) FILTER (WHERE is_first AND fields <> 0 AND kept = 0) AS updated,
   FROM merged;
 
 -- insert_missing --
--- Inserts what the stage holds and the table does not. What a concurrent insert wins goes round again.
+-- Inserts the rows of the stage that have no customer yet. If a concurrent insert is faster, the caller merges once more.
 WITH classified AS MATERIALIZED (
     SELECT s.*, c.customer_id IS NULL AS is_missing,
            c.deleted_at IS NOT NULL AS is_deleted,
@@ -91,7 +92,7 @@ SELECT count(*) FILTER (WHERE is_missing) AS missing,
   FROM classified LEFT JOIN inserted AS i USING (customer_id);
 
 -- adopt_hand_made --
--- A customer made by hand that a file brings too: from now on all it filled counts as edited by hand.
+-- Adopts customers made by hand that a file has too: all their values count as edited by hand from now on.
 UPDATE customers AS c
    SET import_id = %(import_id)s,
        source_id = %(source_id)s,
@@ -100,7 +101,7 @@ UPDATE customers AS c
  WHERE c.customer_id = s.customer_id AND c.import_id IS NULL AND c.deleted_at IS NULL;
 
 -- stage_hand_made --
--- Customers made by hand while there was no key, whose identity the file brought too: its row goes to the stage.
+-- Customers made by hand while there was no key, whose identity the file has too: moves the file's row to the stage.
 WITH taken AS (
     DELETE FROM customers AS c USING customers AS h
      WHERE h.import_id IS NULL AND c.import_id IS NOT NULL AND c.customer_id = h.customer_id
@@ -112,9 +113,9 @@ INSERT INTO stage (source_line, source_hash, clears, customer_id, [[{c}|, ]])
 SELECT source_line, source_hash, %(clears)s, customer_id, [[{c}|, ]] FROM taken;
 
 -- count_deleted --
--- How many rows of the stage are of customers that a person deleted.
+-- How many rows of the stage are of customers that were deleted by hand.
 SELECT count(*) FROM stage JOIN customers USING (customer_id) WHERE deleted_at IS NOT NULL;
 
 -- add_totals --
--- Notes how many rows came into each range of 8,192 ids.
+-- Adds the numbers of new rows for ranges of 8,192 ids.
 INSERT INTO customer_totals (id_range, delta) SELECT * FROM unnest(%(ranges)s::bigint[], %(deltas)s::bigint[]);

@@ -1,8 +1,8 @@
--- What streams and GET /customers/progress show of imports: everything of one moment, for it is one statement.
+-- What streams and GET /customers/progress show of imports: one statement, so all is of one moment.
 
 -- snapshot --
--- The running import, else the one that changed last, and those that ended after %(since)s, the newest %(most)s of them:
--- with the sums of their lanes and the customers they wrote last.
+-- The running import, else the one that changed last; and the imports whose end number is above %(since)s, the newest
+-- %(most)s of them. Each with the sums of its lanes and the customers that it wrote last.
 WITH chosen AS (
     SELECT id FROM imports ORDER BY status = 'RUNNING' DESC, updated_at DESC, id DESC LIMIT 1
 ), wanted AS (
@@ -25,8 +25,8 @@ SELECT <import_figures>, i.id = (SELECT id FROM chosen) AS is_chosen, (SELECT ma
  ORDER BY i.end_number NULLS LAST;
 
 -- import_figures --
--- Fragment: what is read of an import with its source and the sums of its lanes. Of a file of which nothing but the header was
--- passed no byte is read; the clock stands before the first claim, and in the maintenance behind the work.
+-- Fragment: the columns of an import, with its source and the sums of its lanes. bytes_read is 0 until a lane is past the
+-- header. running_ms is 0 before the first claim, and does not grow during maintenance.
 i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_start,
        coalesce(i.scanned_to, CASE WHEN l.done_to > i.data_start THEN l.done_to ELSE 0 END) AS bytes_read,
        i.error, i.started_at, i.completed_at, greatest(i.updated_at, l.committed_at) AS updated_at,
@@ -39,7 +39,7 @@ i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_star
        coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms
 
 -- lane_sums --
--- Fragment: how far the lanes of an import are, and what they have counted.
+-- Fragment: the mean position of the lanes of an import, their last commit, and the sums of their counts.
 SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
        coalesce(sum(rows_processed), 0)::bigint AS processed, coalesce(sum(rows_inserted), 0)::bigint AS inserted,
        coalesce(sum(rows_updated), 0)::bigint AS updated, coalesce(sum(rows_unchanged), 0)::bigint AS unchanged,
@@ -49,7 +49,7 @@ SELECT avg(done_to)::bigint AS done_to, max(committed_at) AS committed_at,
   FROM import_lanes WHERE import_id = i.id
 
 -- is_runner_alive --
--- Whether some session holds the one-runner lock of this database: a job that is RUNNING without it was killed.
+-- Whether a session holds the one-runner lock of this database. If none does, the runner of a RUNNING job was killed.
 SELECT EXISTS (SELECT FROM pg_locks
                 WHERE locktype = 'advisory' AND granted AND objsubid = 1
                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -1,8 +1,8 @@
--- The server's worker: what it takes up by itself.
+-- The imports that the server's worker continues by itself.
 
 -- waiting_imports --
--- Imports that wait for a runner while nobody runs any, oldest first: interrupted or left by a runner that died, and
--- paused ones that are to be given up. One behind which a newer one of its feed has begun would bring older values.
+-- Imports that wait for a runner, oldest first: interrupted ones, those whose runner died, and paused ones to be cancelled.
+-- None while a runner is alive. One that is not the newest of its feed would write older values.
 SELECT i.id, i.status, i.file_path, r.requested,
        NOT EXISTS (SELECT FROM imports AS n WHERE n.source_id = i.source_id AND n.id > i.id) AS is_newest
   FROM imports AS i LEFT JOIN import_requests AS r ON r.import_id = i.id
@@ -11,5 +11,5 @@ SELECT i.id, i.status, i.file_path, r.requested,
  ORDER BY i.id;
 
 -- set_progress_every --
--- How often streams are told of this import.
+-- How often streams get the progress of this import.
 UPDATE imports SET progress_every_ms = %(progress_every_ms)s WHERE id = %(import_id)s;

@@ -51,7 +51,7 @@ impl BlockHasher {
         }
     }
 
-    /// Hash of the bytes since the last block border.
+    /// Hash of the bytes since the end of the last block.
     pub fn tail(&self) -> i64 {
         self.state.finish() as i64
     }
@@ -136,5 +136,40 @@ mod tests {
                 to: done_to
             })
         );
+    }
+
+    #[test]
+    fn at_the_end_of_a_block_there_is_no_tail_to_compare() {
+        let file = vec![1; BLOCK_BYTES as usize + 1];
+        let (mut hasher, mut blocks) = (BlockHasher::default(), Vec::new());
+        hasher.feed(&file[..BLOCK_BYTES as usize], |block| blocks.push(block));
+        assert_eq!(hasher.position(), BLOCK_BYTES);
+        assert_eq!(blocks[0].number, 0);
+        assert_eq!(
+            blocks[0].hash,
+            twox_hash::XxHash3_64::oneshot(&file[1..]) as i64
+        );
+        assert_eq!(verify(&file[..], &blocks, BLOCK_BYTES, 0).unwrap(), None);
+        let tail = twox_hash::XxHash3_64::oneshot(&[1]) as i64;
+        assert_eq!(
+            verify(&file[..], &blocks, BLOCK_BYTES + 1, tail).unwrap(),
+            None
+        );
+        let changed = verify(&file[..], &blocks, BLOCK_BYTES + 1, 0).unwrap();
+        let (from, to) = (BLOCK_BYTES, BLOCK_BYTES + 1);
+        assert_eq!(changed, Some(Changed { from, to }));
+    }
+
+    #[test]
+    fn of_several_changes_the_first_is_named() {
+        let file = vec![1; 2 * BLOCK_BYTES as usize];
+        let changed = verify(&file[..], &[], 2 * BLOCK_BYTES, 0).unwrap();
+        let to = BLOCK_BYTES;
+        assert_eq!(changed, Some(Changed { from: 0, to }));
+    }
+
+    #[test]
+    fn nothing_done_is_the_same_file() {
+        assert_eq!(verify(&b""[..], &[], 0, 5).unwrap(), None);
     }
 }

@@ -125,3 +125,118 @@ pub fn put_finding(out: &mut Vec<u8>, import_id: i64, finding: &Finding, place: 
     put_bytes(out, finding.code.message().as_bytes());
     put_bytes(out, &raw[..raw.len().min(RAW_BYTES)]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::findings::Code;
+
+    /// A stream of one tuple, whose fields are given with their lengths.
+    fn stream(count: u8, fields: &[&[u8]]) -> Vec<u8> {
+        [&HEADER[..], &[0, count], &fields.concat(), &TRAILER].concat()
+    }
+
+    fn long(value: i64) -> Vec<u8> {
+        [&[0, 0, 0, 8], &value.to_be_bytes()[..]].concat()
+    }
+
+    fn int(value: i32) -> Vec<u8> {
+        [&[0, 0, 0, 4], &value.to_be_bytes()[..]].concat()
+    }
+
+    fn framed(target: Target, parked: Parked, rows: u64) -> Vec<u8> {
+        let (mut set, mut out, mut next) = (RowSet::default(), Vec::new(), 0);
+        for line in 0..rows {
+            set.push(b"\0\0\0\x01k", 5 + line, -6);
+        }
+        let parked = vec![parked; rows as usize];
+        assert!(frame(
+            &set,
+            &parked,
+            target,
+            &mut next,
+            usize::MAX,
+            &mut out
+        ));
+        assert_eq!(next, rows as usize);
+        out
+    }
+
+    const KEY: &[u8] = b"\0\0\0\x01k";
+    const NULL: &[u8] = &[0xff; 4];
+
+    #[test]
+    fn customers_have_ids_that_count_up() {
+        let target = Target::Customers {
+            first_id: 90,
+            import_id: 4,
+            source_id: 3,
+        };
+        let one = framed(target, Parked::First, 1);
+        let fields = [&long(90), &long(4), &int(3), &long(5), &long(-6), KEY];
+        assert_eq!(one, stream(17, &fields));
+        let two = framed(target, Parked::First, 2);
+        let second = [&long(91), &long(4), &int(3), &long(6), &long(-6), KEY];
+        let tuple = [&[0, 17], &second.concat()[..]].concat();
+        assert!(two.starts_with(&one[..one.len() - 2]));
+        assert_eq!(two[one.len() - 2..], [&tuple[..], &TRAILER].concat());
+    }
+
+    #[test]
+    fn staged_rows_say_what_a_blank_clears() {
+        let stage = framed(Target::Stage { clears: 9 }, Parked::First, 1);
+        assert_eq!(stage, stream(15, &[&long(5), &long(-6), &int(9), KEY]));
+    }
+
+    #[test]
+    fn parked_rows_say_whether_they_are_the_first() {
+        let parked = |parked| framed(Target::Parked { import_id: 4 }, parked, 1);
+        let tuple = |first_hash: &[u8], is_first: u8| {
+            let is_first = [0, 0, 0, 1, is_first];
+            stream(
+                17,
+                &[&long(4), &long(5), &long(-6), first_hash, KEY, &is_first],
+            )
+        };
+        assert_eq!(parked(Parked::First), tuple(NULL, 1));
+        let later = |first_hash| parked(Parked::Later { first_hash });
+        assert_eq!(later(None), tuple(NULL, 0));
+        assert_eq!(later(Some(7)), tuple(&long(7), 0));
+    }
+
+    #[test]
+    fn no_rows_are_a_stream_too() {
+        let stage = framed(Target::Stage { clears: 0 }, Parked::First, 0);
+        assert_eq!(stage, [&HEADER[..], &TRAILER].concat());
+    }
+
+    #[test]
+    fn findings_keep_their_severity_their_field_and_some_of_the_record() {
+        let text = |text: &str| [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
+        let place = Place {
+            line: 2,
+            from: 10,
+            to: 20,
+        };
+        let raw = vec![b'x'; RAW_BYTES + 1];
+        for (code, severity) in [(Code::TooLong, "reject"), (Code::AmbiguousDate, "warning")] {
+            let finding = Finding {
+                start: 0,
+                end: 0,
+                line: 0,
+                code,
+                field: Some(2),
+                is_warning: code.is_warning(),
+            };
+            let mut out = Vec::new();
+            put_finding(&mut out, 4, &finding, place, &raw);
+            let numbers = [long(4), long(2), long(10), long(20)].concat();
+            let texts = [severity, code.as_str(), "last_name", code.message()].map(text);
+            let kept = text(&"x".repeat(RAW_BYTES));
+            assert_eq!(
+                out,
+                [&[0, 9], &numbers[..], &texts.concat(), &kept].concat()
+            );
+        }
+    }
+}

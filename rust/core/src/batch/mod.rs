@@ -153,4 +153,79 @@ mod tests {
         }
         assert!(whole.starts_with(&pgcopy::HEADER) && whole.ends_with(&pgcopy::TRAILER));
     }
+
+    fn filled() -> Batch {
+        let mut batch = Batch::begin(3, 100, &Pool::default());
+        for key in ["c", "a"] {
+            batch.new_rows.push(&columns(key), 1, 0);
+            batch.changed.push(&columns(key), 2, 0);
+            batch.waiting.push(&columns(key), 3, 0);
+            batch.parked.push(Parked::First);
+        }
+        batch.new_rows.push(&columns("b"), 1, 0);
+        batch.findings.extend([0; 10]);
+        batch
+    }
+
+    #[test]
+    fn a_batch_begins_empty_where_the_last_one_ended() {
+        let batch = Batch::begin(3, 100, &Pool::default());
+        assert_eq!((batch.lane, batch.from, batch.to), (3, 100, 100));
+        assert_eq!((batch.rows(), batch.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn rows_and_bytes_are_those_of_all_parts() {
+        let batch = filled();
+        assert_eq!(batch.rows(), 7);
+        let row = columns("a").len() + size_of::<row_set::RowRef>();
+        assert_eq!(batch.bytes(), 7 * row + 10);
+        let lines =
+            [Part::New, Part::Changed, Part::Waiting].map(|part| batch.part(part).refs()[0].line);
+        assert_eq!(lines, [1, 2, 3]);
+    }
+
+    #[test]
+    fn rows_for_an_index_are_sorted_and_waiting_ones_are_not() {
+        let mut batch = filled();
+        batch.sort();
+        let keys = |part| -> String {
+            let set = batch.part(part);
+            let key = |row| char::from(*set.columns(row).last().unwrap());
+            set.refs().iter().map(key).collect()
+        };
+        assert_eq!(
+            [Part::New, Part::Changed, Part::Waiting].map(keys),
+            ["abc", "ac", "ca"]
+        );
+    }
+
+    #[test]
+    fn cleared_rows_leave_span_and_counts() {
+        let mut batch = filled();
+        batch.counts.new = 3;
+        batch.clear_rows();
+        assert_eq!((batch.rows(), batch.bytes(), batch.parked.len()), (0, 0, 0));
+        assert_eq!((batch.lane, batch.from, batch.counts.new), (3, 100, 3));
+    }
+
+    #[test]
+    fn all_parts_use_the_memory_of_the_pool() {
+        let pool = Pool::default();
+        for part in [Part::New, Part::Changed, Part::Waiting] {
+            let fill = |batch: &mut Batch| {
+                let set = match part {
+                    Part::New => &mut batch.new_rows,
+                    Part::Changed => &mut batch.changed,
+                    Part::Waiting => &mut batch.waiting,
+                };
+                set.push(&columns("k"), 1, 0);
+                set.columns(&set.refs()[0]).as_ptr()
+            };
+            let mut first = Batch::begin(0, 0, &pool);
+            let address = fill(&mut first);
+            drop(first);
+            assert_eq!(fill(&mut Batch::begin(0, 0, &pool)), address, "{part:?}");
+        }
+    }
 }

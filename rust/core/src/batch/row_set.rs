@@ -165,4 +165,68 @@ mod tests {
         expected.sort_unstable();
         assert_eq!(sorted, expected);
     }
+
+    #[test]
+    fn rows_of_one_key_sort_by_line() {
+        let mut set = RowSet::default();
+        for (key, line) in [("k", 3), ("k", 1), ("a", 9), ("k", 2)] {
+            set.push(&columns(key), line, line as i64);
+        }
+        set.sort();
+        let sorted: Vec<_> = set
+            .refs()
+            .iter()
+            .map(|row| (row.line, row.source_hash, row.order))
+            .collect();
+        assert_eq!(sorted, [(9, 9, 2), (1, 1, 1), (2, 2, 3), (3, 3, 0)]);
+    }
+
+    #[test]
+    fn any_number_of_rows_is_kept_whole() {
+        let row = |i: usize| columns(&format!("{i}{}", "x".repeat(i * 37 % 3000)));
+        let mut set = RowSet::default();
+        assert!(set.is_empty());
+        let mut bytes = 0;
+        for i in 0..1000 {
+            set.push(&row(i), i as u64, 0);
+            bytes += row(i).len() + size_of::<RowRef>();
+            assert_eq!(
+                (set.len(), set.bytes(), set.is_empty()),
+                (i + 1, bytes, false)
+            );
+        }
+        assert!(set.segments.len() > 4);
+        assert!(
+            set.segments
+                .iter()
+                .all(|segment| segment.capacity() == SEGMENT_BYTES)
+        );
+        for (i, found) in set.refs().iter().enumerate() {
+            assert_eq!(set.columns(found), row(i));
+        }
+    }
+
+    #[test]
+    fn a_row_may_fill_a_segment() {
+        let mut set = RowSet::default();
+        for _ in 0..2 {
+            set.push(&columns(&"x".repeat(SEGMENT_BYTES / 2 - 4)), 0, 0);
+        }
+        assert_eq!(set.segments.len(), 1);
+        set.push(&columns(""), 0, 0);
+        assert_eq!(set.segments.len(), 2);
+    }
+
+    #[test]
+    fn segments_are_used_again_and_hold_nothing_then() {
+        let pool = Pool::default();
+        let mut set = RowSet::from_pool(&pool);
+        set.push(&columns("first"), 0, 0);
+        let address = set.segments[0].as_ptr();
+        drop(set);
+        let mut set = RowSet::from_pool(&pool);
+        set.push(&columns("second"), 0, 0);
+        assert_eq!(set.segments[0].as_ptr(), address);
+        assert_eq!(set.segments[0], columns("second"));
+    }
 }

@@ -33,3 +33,24 @@ pub fn hash_identity(customer_id: &[u8], seed: u64) -> (u64, u64) {
     let hash = XxHash3_128::oneshot_with_seed(seed, customer_id);
     ((hash >> 64) as u64, hash as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They are stored with every row: with another hash all rows of all imports would count as changed.
+    #[test]
+    fn hashes_that_are_stored_never_change() {
+        let keys = HashKeys::new(7, 0b11, false);
+        assert_eq!(keys.identity_seed, 7);
+        let clearing = HashKeys::new(7, 0b11, true);
+        assert_eq!(
+            (keys.row_seed, clearing.row_seed),
+            (16_200_615_342_147_496_138, 13_170_016_264_268_218_277)
+        );
+        assert_eq!(
+            hash_identity(b"C-1", 7),
+            (16_271_511_624_634_402_673, 2_776_187_880_053_133_460)
+        );
+    }
+}

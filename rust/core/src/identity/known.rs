@@ -283,4 +283,79 @@ mod tests {
             .unwrap();
         assert_eq!(known.get(99 << 40), Some((MANY | SEEN, 2)));
     }
+
+    #[test]
+    fn as_many_as_expected_need_no_growth_and_little_more_room() {
+        for count in [100_000, 1_000_000] {
+            let mut known = Known::new(count, usize::MAX);
+            let before = known.bytes();
+            assert!(
+                (17 * count..22 * count).contains(&before),
+                "{before} bytes for {count}"
+            );
+            for i in 0..count as u64 {
+                known.update(mixed(i), |_| (0, 0, ())).unwrap();
+            }
+            // A crowded shard may need a few slots behind its last home.
+            assert!(
+                known.bytes() < before + before / 100,
+                "{before} bytes became {}",
+                known.bytes()
+            );
+            assert_eq!((known.len(), known.is_empty()), (count, false));
+        }
+        assert!(Known::new(0, 0).is_empty());
+    }
+
+    #[test]
+    fn room_for_too_many_is_not_taken() {
+        assert!(Known::new(1 << 40, 1 << 20).bytes() <= 1 << 20);
+        assert!(Known::new(1 << 40, 1 << 20).bytes() > (1 << 20) - (1 << 13));
+        assert_eq!(Known::new(0, 0).bytes(), SHARDS * 8 * size_of::<Entry>());
+    }
+
+    #[test]
+    fn growing_keeps_to_18_to_23_bytes_an_identity() {
+        let mut known = Known::new(0, usize::MAX);
+        for i in 0..300_000 {
+            known.update(mixed(i), |_| (0, 0, ())).unwrap();
+            if i > 100_000 && i % 1000 == 0 {
+                let each = known.bytes() as f64 / known.len() as f64;
+                assert!((18.0..23.0).contains(&each), "{each} bytes each");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_slots() {
+        let mut known = Known::new(0, usize::MAX);
+        for i in 0..500_000 {
+            known.update(mixed(i), |_| (0, 0, ())).unwrap();
+        }
+        let slots: usize = known.shards.iter().map(|shard| shard.slots.len()).sum();
+        let bytes = slots * size_of::<Entry>();
+        // The few slots behind the last homes are not counted.
+        assert!(known.bytes() <= bytes && bytes - known.bytes() < bytes / 20);
+    }
+
+    #[test]
+    fn a_look_up_begins_where_it_touches() {
+        let mut known = Known::new(1000, usize::MAX);
+        for identity in (0..64).map(|i| mixed(i) | 15) {
+            assert_eq!(known.touch(identity), 0);
+            known.update(identity, |_| (MANY, 0, ())).unwrap();
+            assert_eq!(known.touch(identity), identity & !FLAGS | u64::from(MANY));
+            known = Known::new(1000, usize::MAX);
+        }
+    }
+
+    #[test]
+    fn identities_near_zero_are_identities() {
+        let mut known = Known::new(0, usize::MAX);
+        assert_eq!(known.get(0), None);
+        known.update(3, |_| (SEEN, 5, ())).unwrap();
+        assert_eq!(known.get(0), Some((SEEN, 5)));
+        assert_eq!(known.get(16), Some((SEEN, 5)));
+        assert_eq!(known.get(32), None);
+    }
 }

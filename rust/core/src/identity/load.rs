@@ -113,4 +113,113 @@ mod tests {
         assert_eq!(elements(&[]).unwrap().count(), 0);
         assert_eq!(elements(&[0, 0, 0, 2, 0, 0, 0, 0]).err(), Some(NotAnArray));
     }
+
+    const ALL: Lanes = Lanes {
+        total: 1,
+        first: 0,
+        count: 1,
+    };
+    const SEED: u64 = 3;
+
+    fn known_of(known: &Known, id: &str) -> Option<(u8, i64)> {
+        known.get(hash_identity(id.as_bytes(), SEED).1)
+    }
+
+    fn numbers<const N: usize>(numbers: &[Option<[u8; N]>]) -> Vec<u8> {
+        let parts: Vec<_> = numbers.iter().map(|n| n.as_ref().map(|n| &n[..])).collect();
+        array(&parts)
+    }
+
+    #[test]
+    fn hashes_and_flags_of_an_identity_come_together() {
+        let mut known = Known::new(0, usize::MAX);
+        let ids = array(&[Some(b"a"), Some(b"b"), None]);
+        let hashes = numbers(&[Some(7i64.to_be_bytes()), None, Some(9i64.to_be_bytes())]);
+        assert_eq!(
+            load_hashes(&mut known, SEED, ALL, &ids, &hashes),
+            Ok(Ok(()))
+        );
+        assert_eq!(known_of(&known, "a"), Some((0, 7)));
+        assert_eq!(known_of(&known, "b"), Some((0, 0)), "made by hand");
+        let ids = array(&[Some(b"a"), Some(b"c")]);
+        let flags = numbers(&[Some(6i32.to_be_bytes()), Some(8i32.to_be_bytes())]);
+        assert_eq!(load_flags(&mut known, SEED, ALL, &ids, &flags), Ok(Ok(())));
+        assert_eq!(known_of(&known, "a"), Some((6, 7)));
+        assert_eq!(known_of(&known, "c"), Some((8, 0)));
+        assert_eq!(
+            load_hashes(&mut known, SEED, ALL, &array(&[Some(b"c")]), &hashes),
+            Ok(Ok(()))
+        );
+        assert_eq!(known_of(&known, "c"), Some((8, 7)));
+    }
+
+    #[test]
+    fn identities_of_other_lanes_are_left_out() {
+        let ids: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+        let parts: Vec<_> = ids.iter().map(|id| Some(id.as_bytes())).collect();
+        let hashes = numbers(&vec![Some(1i64.to_be_bytes()); ids.len()]);
+        let flags = numbers(&vec![Some(2i32.to_be_bytes()); ids.len()]);
+        let lanes = Lanes {
+            total: 3,
+            first: 1,
+            count: 1,
+        };
+        let mut known = Known::new(0, usize::MAX);
+        assert_eq!(
+            load_hashes(&mut known, SEED, lanes, &array(&parts), &hashes),
+            Ok(Ok(()))
+        );
+        assert_eq!(
+            load_flags(&mut known, SEED, lanes, &array(&parts), &flags),
+            Ok(Ok(()))
+        );
+        let mut count = 0;
+        for id in &ids {
+            let is_ours = lanes.contains(hash_identity(id.as_bytes(), SEED).0);
+            assert_eq!(known_of(&known, id), is_ours.then_some((2, 1)), "{id}");
+            count += usize::from(is_ours);
+        }
+        assert_eq!(known.len(), count);
+        assert!(
+            (20..50).contains(&count),
+            "{count} of 100 are in one of three lanes"
+        );
+    }
+
+    #[test]
+    fn a_map_without_room_is_over_budget() {
+        let ids: Vec<String> = (0..5000).map(|id| id.to_string()).collect();
+        let parts: Vec<_> = ids.iter().map(|id| Some(id.as_bytes())).collect();
+        let hashes = numbers(&vec![Some(1i64.to_be_bytes()); ids.len()]);
+        let flags = numbers(&vec![Some(2i32.to_be_bytes()); ids.len()]);
+        let mut known = Known::new(0, 0);
+        assert_eq!(
+            load_hashes(&mut known, SEED, ALL, &array(&parts), &hashes),
+            Ok(Err(OverBudget))
+        );
+        assert_eq!(
+            load_flags(&mut known, SEED, ALL, &array(&parts), &flags),
+            Ok(Err(OverBudget))
+        );
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        let mut known = Known::new(0, usize::MAX);
+        let (array, other) = (array(&[]), [0, 0, 0, 2]);
+        for (ids, hashes) in [
+            (&array[..], &other[..]),
+            (&other[..], &array[..]),
+            (&[0, 0, 0, 1], &array),
+        ] {
+            assert_eq!(
+                load_hashes(&mut known, SEED, ALL, ids, hashes),
+                Err(NotAnArray)
+            );
+            assert_eq!(
+                load_flags(&mut known, SEED, ALL, ids, hashes),
+                Err(NotAnArray)
+            );
+        }
+    }
 }

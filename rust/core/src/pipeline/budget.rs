@@ -142,3 +142,101 @@ impl Outlet {
         self.sender.send(held).map_err(|_| Failure::Stopped)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{Receiver, unbounded};
+    use std::time::Duration;
+
+    /// Takes on another thread; the answer comes when the budget lets it.
+    fn take(budget: &Arc<Budget>, bytes: usize) -> Receiver<bool> {
+        let (sender, taken) = unbounded();
+        let budget = Arc::clone(budget);
+        std::thread::spawn(move || sender.send(budget.take(bytes).is_ok()));
+        taken
+    }
+
+    fn waits(taken: &Receiver<bool>) -> bool {
+        taken.recv_timeout(Duration::from_millis(30)).is_err()
+    }
+
+    #[test]
+    fn closed_batches_take_half_of_the_budget_and_no_more() {
+        let budget = Arc::new(Budget::new(100));
+        budget.take(20).unwrap();
+        budget.take(30).unwrap();
+        let third = take(&budget, 1);
+        assert!(waits(&third));
+        budget.release(20);
+        assert_eq!(third.recv(), Ok(true));
+        assert_eq!(budget.state().closed_bytes, 31);
+        let fourth = take(&budget, 20);
+        assert!(waits(&fourth));
+        budget.release(1);
+        assert_eq!(fourth.recv(), Ok(true));
+    }
+
+    #[test]
+    fn one_batch_has_room_however_large_it_is() {
+        let budget = Arc::new(Budget::new(0));
+        budget.take(1 << 30).unwrap();
+        let second = take(&budget, 0);
+        assert!(waits(&second));
+        budget.release(1 << 30);
+        assert_eq!(second.recv(), Ok(true));
+    }
+
+    #[test]
+    fn stopping_wakes_whoever_waits() {
+        let budget = Arc::new(Budget::new(0));
+        assert!(budget.check().is_ok());
+        budget.take(1).unwrap();
+        let second = take(&budget, 1);
+        assert!(waits(&second));
+        budget.stop();
+        assert_eq!(second.recv(), Ok(false));
+        assert!(matches!(budget.check(), Err(Failure::Stopped)));
+        assert!(matches!(budget.take(0), Err(Failure::Stopped)));
+    }
+
+    fn batch() -> Batch {
+        let mut batch = Batch::default();
+        batch.new_rows.push(b"\0\0\0\x01k", 1, 0);
+        batch
+    }
+
+    #[test]
+    fn a_batch_counts_until_it_is_released_or_dropped() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let (sender, batches) = unbounded();
+        let outlet = Outlet::new(sender, &budget);
+        let bytes = batch().bytes();
+        for _ in 0..2 {
+            budget.take(bytes).unwrap();
+            outlet.send(batch()).unwrap();
+        }
+        assert_eq!(budget.state().closed_bytes, 2 * bytes);
+        let mut first = batches.recv().unwrap();
+        first.release();
+        assert_eq!((first.rows(), budget.state().closed_bytes), (0, bytes));
+        first.release();
+        drop(first);
+        assert_eq!(budget.state().closed_bytes, bytes);
+        drop(batches.recv().unwrap());
+        assert_eq!(budget.state().closed_bytes, 0);
+        drop(batches);
+        budget.take(bytes).unwrap();
+        assert!(matches!(outlet.send(batch()), Err(Failure::Stopped)));
+    }
+
+    #[test]
+    fn a_tail_is_not_counted() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let mut tail = Held::uncounted(batch(), &budget);
+        tail.sort();
+        assert_eq!(tail.rows(), 1);
+        drop(tail);
+        assert_eq!(budget.state().closed_bytes, 0);
+    }
+}

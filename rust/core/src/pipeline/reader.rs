@@ -5,10 +5,11 @@
 
 use crate::batch::frame::RAW_BYTES;
 use crate::csv::cutter::{Cut, Cutter};
+use crate::csv::scanner::Limits;
 use crate::identity::hash::HashKeys;
 use crate::pipeline::source::{Source, read_full};
 use crate::plan::Plan;
-use crate::rows::parse::{Parsed, parse};
+use crate::rows::parse::{Parsed, parse_within};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::io;
 use std::sync::Arc;
@@ -56,6 +57,9 @@ pub struct Reading {
     pub data_start: usize,
     pub plan: Arc<Plan>,
     pub keys: HashKeys,
+    pub limits: Limits,
+    /// Bytes read at once: [`CHUNK_BYTES`].
+    pub chunk_bytes: usize,
     pub parsers: usize,
 }
 
@@ -66,11 +70,12 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
     let (pieces, in_order) = bounded(parsers + 1);
     let (recycle, used) = unbounded();
     let (jobs, work) = bounded::<Job>(parsers);
+    let limits = reading.limits;
     for number in 0..parsers {
         let (work, plan, keys) = (work.clone(), Arc::clone(&reading.plan), reading.keys);
         spawn(format!("cp-parse-{number}"), move || {
             for Job { mut chunk, answer } in work {
-                parse(&chunk.bytes, &plan, &keys, &mut chunk.parsed);
+                parse_within(&chunk.bytes, &plan, &keys, limits, &mut chunk.parsed);
                 // Once the import is stopped nobody waits for it.
                 let _ = answer.send(chunk);
             }
@@ -126,9 +131,11 @@ impl Reader {
             head,
             data_start,
             plan,
+            limits,
+            chunk_bytes,
             ..
         } = reading;
-        let mut cutter = Cutter::new(plan.delimiter);
+        let mut cutter = Cutter::with_limits(plan.delimiter, limits);
         let mut skipped: Option<Skipped> = None;
         let mut buffer = head[data_start..].to_vec();
         let mut is_final = false;
@@ -137,10 +144,10 @@ impl Reader {
             match cutter.cut(&buffer, is_final) {
                 Cut::NeedMore => {
                     let filled = buffer.len();
-                    buffer.resize(filled + CHUNK_BYTES, 0);
+                    buffer.resize(filled + chunk_bytes, 0);
                     let count = read_full(&mut source, &mut buffer[filled..])?;
                     buffer.truncate(filled + count);
-                    is_final = count < CHUNK_BYTES;
+                    is_final = count < chunk_bytes;
                 }
                 Cut::Records { end } => {
                     let next = self.next_buffer(&buffer[end..]);

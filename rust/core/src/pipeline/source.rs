@@ -99,3 +99,91 @@ pub fn read_full(source: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
     }
     Ok(filled)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    /// Gives what it holds, one answer for each read.
+    struct Answers(Vec<io::Result<Vec<u8>>>);
+
+    impl Read for Answers {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            let bytes = self.0.remove(0)?;
+            out[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn bytes(text: &str) -> io::Result<Vec<u8>> {
+        Ok(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn short_reads_and_interrupts_are_no_end() {
+        let interrupt = Err(ErrorKind::Interrupted.into());
+        let mut source = Answers(vec![bytes("ab"), interrupt, bytes("c"), bytes("de")]);
+        let mut out = [0; 5];
+        assert_eq!(read_full(&mut source, &mut out[..3]).unwrap(), 3);
+        assert_eq!(&out[..3], b"abc");
+        assert_eq!(read_full(&mut source, &mut out).unwrap(), 2);
+        assert_eq!(&out[..2], b"de");
+    }
+
+    #[test]
+    fn an_error_is_an_error() {
+        let mut source = Answers(vec![bytes("ab"), Err(ErrorKind::NotFound.into())]);
+        let error = read_full(&mut source, &mut [0; 5]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn buffers_are_read_in_order_whatever_their_size() {
+        let (feed, fed) = feed();
+        let mut source = Source::Fed(fed);
+        for text in ["", "abc", "", "d"] {
+            assert!(feed.push(bytes(text)));
+        }
+        let mut out = [0; 2];
+        for expected in ["ab", "c", "d"] {
+            let count = source.read(&mut out).unwrap();
+            assert_eq!(&out[..count], expected.as_bytes());
+        }
+        feed.push(Err(ErrorKind::BrokenPipe.into()));
+        assert_eq!(
+            source.read(&mut out).unwrap_err().kind(),
+            ErrorKind::BrokenPipe
+        );
+        drop(feed);
+        assert_eq!(source.read(&mut out).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_feed_that_nobody_reads_says_so() {
+        let (feed, fed) = feed();
+        drop(fed);
+        assert!(!feed.push(bytes("a")));
+    }
+
+    #[test]
+    fn a_file_is_read_from_its_position_and_others_do_not_move_it() {
+        let path =
+            std::env::temp_dir().join(format!("customer-panel-source-{}", std::process::id()));
+        std::fs::write(&path, "0123456789").unwrap();
+        let file = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut first = Source::File(Located::new(file.try_clone().unwrap(), 2));
+        let mut second = Source::File(Located::new(file, 6));
+        let mut out = [0; 3];
+        for (source, expected) in [(&mut first, "234"), (&mut second, "678")] {
+            assert_eq!(read_full(source, &mut out).unwrap(), 3);
+            assert_eq!(out, expected.as_bytes());
+        }
+        assert_eq!(read_full(&mut first, &mut [0; 100]).unwrap(), 5);
+        assert_eq!(read_full(&mut second, &mut out).unwrap(), 1);
+    }
+}

@@ -14,7 +14,7 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// A header record as the scanner sees it under one delimiter.
 pub(crate) struct Header {
     pub names: Vec<String>,
-    /// Where the data starts.
+    /// Where the first record starts.
     pub end: usize,
     pub lines: u32,
 }

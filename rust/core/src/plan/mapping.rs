@@ -77,12 +77,13 @@ fn claim_of(header: &str) -> Option<(usize, usize)> {
 pub(crate) fn has_identity(headers: &[String], overrides: &[(String, String)]) -> bool {
     let is_identity =
         |target| target == Target::Field(CUSTOMER_ID as u8) || target == Target::Field(EMAIL as u8);
-    let told = overrides.iter().any(|(header, field)| {
+    let given = overrides.iter().any(|(header, field)| {
         find_field(field).is_some_and(is_identity) && !columns_named(headers, header).is_empty()
     });
-    told || headers
-        .iter()
-        .any(|header| claim_of(header).is_some_and(|(field, _)| is_identity(target_of(field))))
+    given
+        || headers
+            .iter()
+            .any(|header| claim_of(header).is_some_and(|(field, _)| is_identity(target_of(field))))
 }
 
 fn target_of(field: usize) -> Target {

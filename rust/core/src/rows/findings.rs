@@ -1,4 +1,4 @@
-//! What can be wrong with a record: the catalogue, and where it was found.
+//! What can be wrong with a record: the catalogue of codes, and where each was found.
 
 /// What is wrong. The names are stored with the rejects and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,3 +21,26 @@ pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
     let records = parsed.rows.len() + parsed.findings.len() + usize::from(end < sample.len());
     sample.len() / records.max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::dates::DateOrder;
+
+    macro_rules! averages {
+        ($($name:ident: $sample:literal => $expected:literal;)*) => {
+            $(#[test] fn $name() {
+                let (plan, ..) = Plan::from_header(b"id,city\n", None, &[], DateOrder::Auto).unwrap();
+                assert_eq!(average_record_bytes($sample, &plan), $expected);
+            })*
+        };
+    }
+
+    averages! {
+        nothing_counts_as_a_byte: b"" => 1;
+        one_in_part_counts_with_what_is_seen: b"1,a" => 3;
+        whole_records: b"1,a\n2,bcd\n" => 5;
+        rejects_are_records: b"1,a\n,bcd\n" => 4;
+        the_last_in_part_is_one_more: b"1,a\n2,bcdefghij" => 7;
+    }
+}

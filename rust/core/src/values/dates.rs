@@ -287,11 +287,11 @@ mod tests {
         no_such_name: "16 Jab 2021", Auto => Err(Unreadable);
         clearly_mdy: "01/16/2021", Auto => Ok(7686);
         clearly_dmy: "16/01/2021", Auto => Ok(7686);
-        clearly_dmy_though_mdy_was_told: "16/01/2021", Mdy => Ok(7686);
+        clearly_dmy_though_mdy_was_given: "16/01/2021", Mdy => Ok(7686);
         same_both_ways: "05/05/2021", Auto => Ok(7795);
         either_way: "01/02/2021", Auto => Err(Ambiguous);
-        told_mdy: "01/02/2021", Mdy => Ok(7672);
-        told_dmy: "01/02/2021", Dmy => Ok(7702);
+        given_mdy: "01/02/2021", Mdy => Ok(7672);
+        given_dmy: "01/02/2021", Dmy => Ok(7702);
         neither_way: "13/13/2021", Mdy => Err(Unreadable);
         two_digit_year: "16.01.21", Auto => Err(Unreadable);
         mixed_separators: "2021-01/16", Auto => Err(Unreadable);

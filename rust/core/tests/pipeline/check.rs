@@ -1,0 +1,96 @@
+//! Compares every batch of a run with the naive import.
+
+use crate::case::Case;
+use crate::naive::{Entry, batch_of, expected, records};
+use crate::run::run;
+use customer_panel_core::batch::row_set::RowRef;
+use customer_panel_core::rows::findings::Code;
+
+/// Whether a batch of these entries has to be closed.
+fn is_full(case: &Case, entries: &[&Entry]) -> bool {
+    let batch = batch_of(case, (0, 0), entries);
+    let sent = [&batch.new_rows, &batch.changed, &batch.waiting];
+    let rows: usize = sent.iter().map(|rows| rows.len()).sum();
+    let columns: usize = sent.iter().copied().flatten().map(|row| row.2.len()).sum();
+    let bytes = columns + rows * size_of::<RowRef>() + batch.findings.len();
+    let most = case.batch_bytes.min(case.budget / 4 / case.done_to.len());
+    rows >= case.batch_rows || bytes >= most.max(1)
+}
+
+/// Runs a case and compares every batch with the naive import.
+pub fn check(case: &Case) {
+    let records = records(case);
+    let expected = expected(case, &records);
+    let run = run(case);
+    assert_eq!(
+        run.tail.as_ref().map(|(lane, _)| *lane),
+        expected.tail_lane,
+        "the lane of the tail"
+    );
+    if !expected.is_cut_short {
+        assert_eq!(run.end, case.file.len() as u64);
+    }
+    // A record over the limit that lies in several chunks closes the batches before it.
+    let borders: Vec<u64> = records
+        .iter()
+        .filter(|record| {
+            record
+                .finding
+                .is_some_and(|it| it.code == Code::RecordOverLimit)
+        })
+        .map(|record| record.from)
+        .collect();
+    let longest =
+        (case.limits.record + case.limits.field + 2 + case.chunk_bytes + case.head) as u64;
+    for (index, mut batches) in run.lanes.into_iter().enumerate() {
+        let lane = case.first_lane + index as u32;
+        let entries = &expected.lanes[index];
+        let within = |(from, to): (u64, u64)| -> Vec<&Entry> {
+            let is_in = |entry: &&Entry| (from..to).contains(&entry.record.from);
+            entries.iter().filter(is_in).collect()
+        };
+        let mut at = case.done_to[index];
+        let count = batches.len();
+        for (number, batch) in batches.iter().enumerate() {
+            let (from, to) = batch.span;
+            assert!(
+                from == at && from < to,
+                "{from}..{to} does not go on at {at}"
+            );
+            at = to;
+            let mine = within(batch.span);
+            let is_full = is_full(case, &mine);
+            if number + 1 < count && !is_full && !borders.contains(&to) {
+                assert!(
+                    to - from >= case.checkpoint_bytes,
+                    "{from}..{to} is too early"
+                );
+            }
+            // A record over the limit closes no batch; the next record of the lane does.
+            let before = &mine[..mine.len().saturating_sub(1)];
+            let is_late = before
+                .last()
+                .is_some_and(|last| !borders.contains(&last.record.from))
+                && self::is_full(case, before);
+            assert!(!is_late, "{from}..{to} is too late");
+            assert!(to - from < case.checkpoint_bytes.saturating_add(longest));
+        }
+        assert_eq!(
+            at,
+            expected.end.max(case.done_to[index]),
+            "lane {lane} ends"
+        );
+        if let Some((_, tail)) = run.tail.as_ref().filter(|(tail, _)| *tail == lane) {
+            assert_eq!(tail.span, (at, case.file.len() as u64));
+        }
+        let mut taken = 0;
+        let tail = run.tail.iter().filter(|(tail, _)| *tail == lane);
+        batches.extend(tail.map(|(_, tail)| tail.clone()));
+        for batch in &batches {
+            let mine = within(batch.span);
+            taken += mine.len();
+            assert_eq!(*batch, batch_of(case, batch.span, &mine), "lane {lane}");
+        }
+        assert_eq!(taken, entries.len(), "lane {lane} takes every record once");
+    }
+}

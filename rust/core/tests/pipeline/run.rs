@@ -1,0 +1,95 @@
+//! Runs a case through the pipeline, a thread for each lane, and takes its batches apart.
+
+use crate::case::Case;
+use customer_panel_core::batch::row_set::{RowRef, RowSet};
+use customer_panel_core::batch::{Batch, Counts, Part};
+use customer_panel_core::identity::classify::Parked;
+use customer_panel_core::pipeline::source::{Feed, Source, feed};
+
+pub type RowSeen = (u64, i64, Vec<u8>);
+
+/// A batch, taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub span: (u64, u64),
+    pub counts: Counts,
+    pub new_rows: Vec<RowSeen>,
+    pub changed: Vec<RowSeen>,
+    pub waiting: Vec<RowSeen>,
+    pub parked: Vec<Parked>,
+    pub findings: Vec<u8>,
+    pub last_row_hash: Option<i64>,
+    pub last_line: u64,
+    pub blocks: Vec<(u64, i64)>,
+    pub tail_hash: i64,
+}
+
+fn rows_of(set: &RowSet) -> Vec<RowSeen> {
+    let row = |row: &RowRef| (row.line, row.source_hash, set.columns(row).to_vec());
+    set.refs().iter().map(row).collect()
+}
+
+fn seen(batch: &Batch) -> Seen {
+    let blocks = batch.blocks.iter();
+    Seen {
+        span: (batch.from, batch.to),
+        counts: batch.counts,
+        new_rows: rows_of(batch.part(Part::New)),
+        changed: rows_of(batch.part(Part::Changed)),
+        waiting: rows_of(batch.part(Part::Waiting)),
+        parked: batch.parked.clone(),
+        findings: batch.findings.clone(),
+        last_row_hash: batch.last_row_hash,
+        last_line: batch.last_line,
+        blocks: blocks.map(|block| (block.number, block.hash)).collect(),
+        tail_hash: batch.tail_hash,
+    }
+}
+
+pub struct Run {
+    /// For each lane its batches, in the order in which they came.
+    pub lanes: Vec<Vec<Seen>>,
+    pub tail: Option<(u32, Seen)>,
+    pub end: u64,
+}
+
+/// Sends the rest of the file in buffers, until all is sent or nobody reads.
+fn send(feed: Feed, case: &Case) {
+    let mut rest = &case.file[case.head..];
+    for bytes in case.buffers.iter().cycle() {
+        let (buffer, later) = rest.split_at(rest.len().min(*bytes));
+        rest = later;
+        if buffer.is_empty() || !feed.push(Ok(buffer.to_vec())) {
+            return;
+        }
+    }
+}
+
+pub fn run(case: &Case) -> Run {
+    let (sender, fed) = feed();
+    let pipeline = case.start(Source::Fed(fed));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(sender, case));
+        let lane = |lane| {
+            let pipeline = &pipeline;
+            let batches = move || {
+                let mut batches = Vec::new();
+                while let Some(mut batch) = pipeline.next(lane) {
+                    assert_eq!(batch.lane, lane);
+                    batches.push(seen(&batch));
+                    batch.release();
+                }
+                batches
+            };
+            scope.spawn(batches)
+        };
+        let lanes = case.first_lane..case.first_lane + case.done_to.len() as u32;
+        let threads: Vec<_> = lanes.map(lane).collect();
+        let lanes = threads.into_iter().map(|thread| thread.join().unwrap());
+        let lanes = lanes.collect();
+        let outcome = pipeline.outcome().expect("the run succeeds");
+        let tail = outcome.tail.map(|batch| (batch.lane, seen(&batch)));
+        let end = outcome.end;
+        Run { lanes, tail, end }
+    })
+}
