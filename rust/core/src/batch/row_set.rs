@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_say_what_eight_bytes_can() {
+        assert_eq!(prefix(b""), 0);
+        assert_eq!(prefix(b"ab"), 0x6162_0000_0000_0000);
+        assert_eq!(prefix(b"abcdefghi"), 0x6162_6364_6566_6768);
+    }
+
+    #[test]
     fn rows_of_one_key_sort_by_line() {
         let mut set = RowSet::default();
         for (key, line) in [("k", 3), ("k", 1), ("a", 9), ("k", 2)] {
