@@ -231,6 +231,8 @@ mod tests {
         set.push(&columns("first"), 0, 0);
         let address = set.segments[0].as_ptr();
         drop(set);
+        // It would get the same memory if that were free.
+        let _taken = Vec::<u8>::with_capacity(SEGMENT_BYTES);
         let mut set = RowSet::from_pool(&pool);
         set.push(&columns("second"), 0, 0);
         assert_eq!(set.segments[0].as_ptr(), address);
