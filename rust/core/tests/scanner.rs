@@ -277,6 +277,8 @@ scans! {
     closed_just_within_the_limit: b"\"234567890\n234567890123\",b\nc" => [0..27, 27..28];
     closed_just_behind_the_limit: b"\"234567890\n2345678901234\",b\nc"
         => [0..11 => UnclosedQuote, 11..28, 28..29];
+    closed_behind_the_limit_in_a_later_block: b"a\n\"34567890\n12345678901234,\",b\nc\",d\ne"
+        => [0..2, 2..12 => UnclosedQuote, 12..36, 36..37];
     long_field: b"1234567890123456789012345\nb" => [0..26 => FieldOverLimit, 26..27];
     longest_field: b"123456789012345678901234\nb" => [0..25, 25..26];
     long_field_by_its_tail: b"\"12345678901234567890\"234,b\nc"
@@ -306,4 +308,17 @@ fn growing_by_bytes_is_linear() {
     let outcome = in_blocks(&text, &[1], limits);
     assert_eq!(outcome.findings, [(0, 200_000, 0, Code::UnclosedQuote)]);
     assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}
+
+/// CR may be half of a line end; the next byte says whether it is.
+#[test]
+fn a_return_at_the_end_of_a_block_ends_its_record_with_the_next_byte() {
+    let cut = |whole: &[u8]| {
+        let mut cutter = Cutter::with_limits(b',', TIGHT);
+        assert_eq!(cutter.cut(b"a\r", false), Cut::NeedMore);
+        cutter.cut(whole, false)
+    };
+    assert_eq!(cut(b"a\rb"), Cut::Records { end: 2 });
+    assert_eq!(cut(b"a\r\n"), Cut::Records { end: 3 });
+    assert_eq!(cut(b"a\r\r"), Cut::Records { end: 2 });
 }

@@ -205,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_complete_with_its_last_row() {
+        let (mut set, mut out, mut next) = (RowSet::default(), Vec::new(), 0);
+        (0..2).for_each(|line| set.push(KEY, line, 0));
+        let target = Target::Stage { clears: 0 };
+        assert!(!frame(&set, &[], target, &mut next, 1, &mut out));
+        assert!(frame(&set, &[], target, &mut next, 1, &mut out));
+    }
+
+    #[test]
     fn no_rows_are_a_stream_too() {
         let stage = framed(Target::Stage { clears: 0 }, Parked::First, 0);
         assert_eq!(stage, [&HEADER[..], &TRAILER].concat());

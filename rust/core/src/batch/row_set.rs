@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_say_what_eight_bytes_can() {
+        assert_eq!(prefix(b""), 0);
+        assert_eq!(prefix(b"ab"), 0x6162_0000_0000_0000);
+        assert_eq!(prefix(b"abcdefghi"), 0x6162_6364_6566_6768);
+    }
+
+    #[test]
     fn rows_of_one_key_sort_by_line() {
         let mut set = RowSet::default();
         for (key, line) in [("k", 3), ("k", 1), ("a", 9), ("k", 2)] {
@@ -224,6 +231,8 @@ mod tests {
         set.push(&columns("first"), 0, 0);
         let address = set.segments[0].as_ptr();
         drop(set);
+        // It would get the same memory if that were free.
+        let _taken = Vec::<u8>::with_capacity(SEGMENT_BYTES);
         let mut set = RowSet::from_pool(&pool);
         set.push(&columns("second"), 0, 0);
         assert_eq!(set.segments[0].as_ptr(), address);

@@ -254,7 +254,8 @@ impl<'a> Scanner<'a> {
             }
             is_clean = false;
             quotes &= quotes - 1;
-            if quotes == 0 && quote % 64 == 63 {
+            // The second quote of the pair may be the first byte of the next word.
+            if quotes == 0 {
                 word += 1;
                 quotes = marks[word].quotes;
             }
@@ -314,6 +315,43 @@ pub fn read_records(chunk: &[u8], delimiter: u8, limits: Limits) -> Vec<(Record,
         match record {
             Some(record) => records.push((record, fields)),
             None => return records,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fields_with_quotes_inside_need_to_be_unquoted() {
+        let cases = [
+            ("ab", 0..2, Form::Plain),
+            ("\"ab\"", 1..3, Form::Plain),
+            ("\"\"", 1..1, Form::Plain),
+            ("\"a\"\"b\"", 0..6, Form::Quoted),
+            ("\"a\"b", 0..4, Form::Quoted),
+        ];
+        // Before it as many bytes as move it over two words of the index.
+        for before in 1..130 {
+            for (text, span, form) in cases.clone() {
+                let chunk = format!("{},{text},", "x".repeat(before - 1));
+                let mut index = Index::default();
+                index.build(chunk.as_bytes(), b',');
+                let mut scanner = Scanner::new(chunk.as_bytes(), &index, b',', Limits::default());
+                let mut fields = Vec::new();
+                scanner.next_record(|_, raw| fields.push(raw));
+                let raw = fields[1];
+                assert_eq!(
+                    (
+                        raw.start as usize - before,
+                        raw.end as usize - before,
+                        raw.form
+                    ),
+                    (span.start, span.end, form),
+                    "{chunk}"
+                );
+            }
         }
     }
 }

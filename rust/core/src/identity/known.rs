@@ -324,14 +324,6 @@ mod tests {
                 assert!((18.0..23.0).contains(&each), "{each} bytes each");
             }
         }
-    }
-
-    #[test]
-    fn bytes_are_those_of_the_slots() {
-        let mut known = Known::new(0, usize::MAX);
-        for i in 0..500_000 {
-            known.update(mixed(i), |_| (0, 0, ())).unwrap();
-        }
         let slots: usize = known.shards.iter().map(|shard| shard.slots.len()).sum();
         let bytes = slots * size_of::<Entry>();
         // The few slots behind the last homes are not counted.
