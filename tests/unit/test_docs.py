@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 DECISIONS = [page for page in DOCS if page.parent.name == "decisions"]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md", *DOCS]
+ARCHITECTURE = ROOT / "docs/architecture.md"
 COLUMNS = 120
 
 LINK = r"\[[^\]]*\]\([^)]*\)|<?https?://\S+"
@@ -62,3 +63,16 @@ def test_every_decision_has_its_date(page: Path) -> None:
     assert title.startswith("# ")
     assert not blank
     assert re.fullmatch(r"Decided 20\d\d-[01]\d-[0-3]\d\.", date), date
+
+
+def test_every_file_that_the_map_names_is_there() -> None:
+    files = [
+        str(path.relative_to(ROOT))
+        for folder in ("python/customer_panel", "rust", "tests", "migrations", "docs", "benchmarks")
+        for path in (ROOT / folder).rglob("*.*")
+    ]
+    files += [path.name for path in ROOT.iterdir()]
+    named = re.findall(r"`([\w/.]+\.(?:py|rs|sql|md|toml|pyi|example))`", ARCHITECTURE.read_text())
+    assert len(named) > 40
+    missing = {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)}
+    assert not missing
