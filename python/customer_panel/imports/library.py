@@ -52,8 +52,8 @@ def import_customers(
 
     source: a path; or a binary file object, or an iterable of buffers. The last two cannot be
         resumed.
-    dsn: a PostgreSQL 18 or newer. None: DATABASE_URL, else the embedded server, which is stopped
-        again at the end.
+    dsn: a PostgreSQL 18 or newer. None: CP_DIRECT_URL, else DATABASE_URL, else the embedded server,
+        which is stopped again at the end.
     mapping: headers to fields, for headers that are not recognised; an empty field leaves a column
         out.
     date_order: "mdy" or "dmy", for dates that can be read both ways.
@@ -66,9 +66,9 @@ def import_customers(
     stop: its `ask()` ends the import at the next batch border, with Stopped.
     noted: called with a sentence for people, such as that an import is resumed.
 
-    Raises SourceError and MappingError before anything is written, AlreadyRunning, Interrupted (of
-    another file), Stopped, DatabaseError. Bad rows are not errors: they are counted and stored in
-    `import_rejects`.
+    Raises SourceError and MappingError before anything is written, but SourceChanged when a resumed
+    file is verified; AlreadyRunning, Interrupted (of another file), Stopped, DatabaseError. Bad rows
+    are not errors: they are counted and stored in `import_rejects`.
     """
     settings = settings or Settings.load()
     tuning = Tuning(
