@@ -1,6 +1,6 @@
 """Values as the database holds them: the rules of the import, for values from the API.
 
-`rust/core/src/convert.rs` has the same rules for files; a test compares the two.
+`rust/core/src/values/` has the same rules for files; a test compares the two.
 """
 
 from __future__ import annotations

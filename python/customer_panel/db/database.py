@@ -25,13 +25,13 @@ LEAVING_S = 1.5  # for the last checkpoint of the embedded server
 
 
 class Location:
-    """The only place that decides: the address given, else CP_DIRECT_URL, else DATABASE_URL, else the
-    embedded server, which does not stop between `acquire` and `release`.
+    """Decides, and nothing else does, which database is used: the address given, else CP_DIRECT_URL,
+    else DATABASE_URL, else the embedded server, which does not stop between `acquire` and `release`.
     """
 
     def __init__(self, settings: Settings, dsn: str | None = None) -> None:
         self._settings = settings
-        self._dsn = settings.direct_url or settings.database_url if dsn is None else dsn
+        self._dsn = (settings.direct_url or settings.database_url) if dsn is None else dsn
         self.is_embedded = self._dsn is None
         self._server: Server | None = None
 

@@ -27,8 +27,8 @@ BUDGET_BYTES = 64 << 20  # batches of all lanes together, being filled and being
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a file is to be read.
 
-    They are stored with the job. A resume uses the stored ones; an option other than None must equal
-    them.
+    They are stored with the job, by `ledger.create`. A resume uses the stored ones; an option other
+    than None must equal them.
     """
 
     mapping: tuple[tuple[str, str], ...] = ()

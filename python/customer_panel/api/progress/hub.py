@@ -41,8 +41,8 @@ FAILED_S = 0.5  # from a reading that failed to the next one
 # Between two readings while the running import commits nothing (it builds an index, or was killed):
 # its elapsed time grows all the same.
 STILL_S = 1.0
-# An end gets its number before it commits, so it may become visible after one with a higher number.
-# It is still sent if that is higher by this much at most.
+# Ends become visible in the order of their numbers (ledger.sql, `next_end`). Should one come late all
+# the same, it is still sent if the highest number is above it by this much at most.
 LATE = 16
 CONNECTION: dict[str, Any] = {
     "autocommit": True,
@@ -57,7 +57,7 @@ LISTEN = b"SET idle_session_timeout = 0; LISTEN customer_panel; LISTEN customer_
 class Hub:
     """All progress streams of this process.
 
-    wake: called when somebody has asked for an import, or for a change to one.
+    wake: called when somebody has asked for an import, or for a change to one, and at each connection.
     on_return: called when the database can be reached again.
     """
 

@@ -124,7 +124,7 @@ class _DryRun:
                 total=total,
                 seed=seed,
                 import_id=None,
-                is_clearing=self.clears != 0,
+                clears_blanks=self.clears != 0,
                 parks_changed=False,
                 until=end,
             )

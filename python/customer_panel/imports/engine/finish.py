@@ -19,7 +19,7 @@ from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts
 from customer_panel.sql import statement
 
-PORTION = 20_000  # identities in a transaction: a kill loses a few seconds of work
+PORTION = 20_000  # parked rows in a transaction, and the rest of the last identity: some seconds
 VACUUM_SHARE = 0.01  # of the rows; for less, autovacuum is enough
 
 
@@ -67,7 +67,7 @@ def merge_parked(
 
 
 def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
-    """Merges the next portion of identities; the changes of the counts, and whether it was the last."""
+    """Merges the next portion of parked rows; the changes of the counts, and whether it was the last."""
     with conn.transaction():
         ledger.hold_claim(conn, claim)
         bound = query.first(conn, "parked_bound", import_id=claim.import_id, count=PORTION)

@@ -37,7 +37,7 @@ def lanes_needed(conn: Connection, scan: Scan) -> int:
 
 
 class Lanes:
-    """The lanes of one run of a job."""
+    """Runs the lanes of a job."""
 
     def __init__(self, scan: Scan, claim: Claim) -> None:
         self.scan = scan
@@ -46,7 +46,11 @@ class Lanes:
         self._drawing = threading.Lock()
 
     def run(self, conn: Connection, *, parks_changed: bool) -> None:
-        """Runs every lane to the end of the file. Raises ClaimLost, StopRequested, SourceUnreadable."""
+        """Runs every lane to the end of the file.
+
+        `parks_changed`: changed rows wait for the end too, because there is no key to merge by.
+        Raises ClaimLost, StopRequested, SourceUnreadable, SourceNotResumable.
+        """
         source = self.scan.source
         while True:
             try:
@@ -123,7 +127,7 @@ class Lanes:
                 total=len(lanes),
                 seed=seed,
                 import_id=self.claim.import_id,
-                is_clearing=self.claim.clears != 0,
+                clears_blanks=self.claim.clears != 0,
                 parks_changed=parks_changed,
                 until=end,
             )

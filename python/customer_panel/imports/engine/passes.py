@@ -20,8 +20,13 @@ from customer_panel.imports.model import Counts, Lane, Tuning
 from customer_panel.imports.sources import Source
 from customer_panel.imports.stop import Stop
 
-WAKE_S = 0.1
-PARSERS = 2  # each parses 600 MB/s or more: two are faster than any server
+WAKE_S = 0.1  # how often the waiting thread looks for a stop and reports progress
+PARSERS = 2  # each parses 600 MB/s and more: two parse faster than any server can write
+
+
+# Commits a batch and returns what is counted; opened for a lane, in the lane's thread.
+Write = Callable[[Batch], Counts]
+OpenWriter = Callable[[int], AbstractContextManager[Write]]
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +47,7 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     seed: int
     import_id: int | None
-    is_clearing: bool
+    clears_blanks: bool
     parks_changed: bool
     until: int | None = None
 
@@ -60,7 +65,7 @@ def run_pass(
     scan: Scan,
     this: Pass,
     known: Known,
-    writer: Callable[[int], AbstractContextManager[Callable[[Batch], Counts]]],
+    writer: OpenWriter,
 ) -> Ended | None:
     """Runs the lanes of a pass to the end of the source; None if a stop ended it at batch borders.
 
@@ -131,7 +136,7 @@ def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
         done_to=[lane.done_to for lane in this.lanes],
         known=known,
         import_id=this.import_id or 0,
-        blank_clear=this.is_clearing,
+        blank_clear=this.clears_blanks,
         until=this.until,
         batch_rows=scan.tuning.batch_rows,
         batch_bytes=scan.tuning.batch_bytes,

@@ -1,6 +1,7 @@
 """One run of an import, from its claim to its end.
 
-claim -> verify -> scan (passes of lanes) -> indexes -> parked rows -> maintenance -> done
+The phases: verifying -> scanning (passes of lanes) -> indexing -> merging (parked rows) ->
+maintenance -> done
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Run:
         self.notes: list[str] = []
         self.sessions = Sessions(dsn)
         self.tally = Tally(request.source.size_now(), hooks.on_progress)
-        self.has_begun = False  # the job is claimed: after a lost connection it has to be resumed
+        self.has_claimed = False  # the job is claimed: after a lost connection it has to be resumed
         self.is_resumed = False
         # Raised only for a new import. An interrupted import of this file fails in `verify` instead,
         # which says where the file has changed.
@@ -64,7 +65,7 @@ class Run:
         with self.sessions.job() as conn:
             if not ledger.try_lock(conn):
                 raise AlreadyRunning
-            job = self._take_up(conn) or self._begin(conn)
+            job = self._job_to_resume(conn) or self._begin(conn)
             if job["status"] == "COMPLETED":
                 # The last commit arrived; only its answer was lost.
                 return self._result(conn, job["id"])
@@ -72,11 +73,11 @@ class Run:
                 conn,
                 job["id"],
                 self.plan,
-                is_first=not self.has_begun,
-                forgets_pause=not (self.has_begun or self.request.heeds_pause),
+                is_first=not self.has_claimed,
+                forgets_pause=not (self.has_claimed or self.request.heeds_pause),
             )
-            if not self.has_begun:
-                self.has_begun, self.only = True, claim.import_id
+            if not self.has_claimed:
+                self.has_claimed, self.only = True, claim.import_id
                 self.hooks.on_claimed(claim.import_id)
             maintenance_s = 0.0
             try:
@@ -114,22 +115,24 @@ class Run:
         with contextlib.suppress(psycopg.Error, ClaimLost):
             self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(error))
 
-    def _take_up(self, conn: Connection) -> Row | None:
+    def _job_to_resume(self, conn: Connection) -> Row | None:
         """The interrupted import of this file, if there is one; or our own one, completed.
 
-        We hold the lock, so none has a runner. Raises ClaimLost when the one to resume has ended.
+        Also marks other open jobs: streams FAILED, dead ones INTERRUPTED, with `restarts` CANCELLED.
+        We hold the lock, so no open job has a runner. Raises ClaimLost when the one to resume has
+        ended.
         """
         for job in ledger.open_jobs(conn):
             if job["file_path"] is None:
                 ledger.abandon(conn, job["id"], "FAILED")
-            elif self.request.restarts and not self.has_begun:
+            elif self.request.restarts and not self.has_claimed:
                 ledger.abandon(conn, job["id"], "CANCELLED")
                 self._note(
                     f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
                 )
             elif self._is_ours(job):
                 self.plan = ledger.restored_plan(job, self.request.options)
-                if not self.has_begun:
+                if not self.has_claimed:
                     self.is_resumed = True
                     self._note(f"going on with import {job['id']}, which was interrupted")
                 return job
@@ -145,7 +148,7 @@ class Run:
             return None
         # It is no longer open, so it has ended; it must not begin anew.
         only = ledger.find(conn, self.only)
-        if only is None or only["status"] != "COMPLETED" or not self.has_begun:
+        if only is None or only["status"] != "COMPLETED" or not self.has_claimed:
             raise ClaimLost
         return only
 
@@ -213,6 +216,7 @@ class Run:
         )
         if job["scanned_to"] is None:
             self._verify(conn, claim)
+            # Left by a first load that was cancelled or failed; a merge needs the key.
             if not job["keys_deferred"] and not indexes.are_complete(conn):
                 self._enter(conn, claim, "indexing")
                 finish.build_indexes(self.sessions.lane, claim, self.tally.committed)

@@ -51,7 +51,7 @@ def run_import(
         try:
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as error:
-            if not run.has_begun or not (is_loss(error) or isinstance(error, AlreadyRunning)):
+            if not run.has_claimed or not (is_loss(error) or isinstance(error, AlreadyRunning)):
                 if full := disk_full(error):
                     raise full from error
                 raise

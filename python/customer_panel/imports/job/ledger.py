@@ -1,4 +1,6 @@
-"""The job's rows in the database: created, claimed, advanced, ended; each by compare-and-set."""
+"""The rows of a job in the database: created, claimed, divided into lanes, ended. Every change of a
+claimed job is fenced by its epoch.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,10 @@ from customer_panel.sql import statement
 from customer_panel.states import Status
 
 # The backend of a killed client ends within client_connection_check_interval, half a second.
-DYING_S = 1.5
+LOCK_PATIENCE_S = 1.5
 
 
-def try_lock(conn: Connection, patience_s: float = DYING_S) -> bool:
+def try_lock(conn: Connection, patience_s: float = LOCK_PATIENCE_S) -> bool:
     """Takes the one-runner lock of the database, until `conn` is closed; False if another session
     has it for longer than `patience_s`.
     """
@@ -73,6 +75,7 @@ def create(
         data_start=plan.data_start,
         header_lines=plan.header_lines,
         rules_version=RULES_VERSION,
+        # The other options are columns. A new option is compared in `restored_plan` too.
         options=Jsonb({"date_order": options.date_order, "blank": options.blank or "keep"}),
         keys_deferred=keys_deferred,
     )
@@ -109,6 +112,7 @@ def claim(
             is_first=is_first,
             forgets_pause=forgets_pause,
         )[0]
+        # Waits for the last commit of a runner that died.
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
         job = find(conn, import_id)
     assert job is not None

@@ -42,7 +42,7 @@ from customer_panel.sql import statement
 LOOK_S = 1.0  # so an interrupted import is resumed within two seconds
 FIRST_AWAY_S = 0.1  # a database that restarts is usually back within a second
 LONGEST_AWAY_S = 60.0  # for errors that stay: a schema that is too new, for example
-LEAVING = "the server is shutting down"
+SHUTTING_DOWN = "the server is shutting down"
 
 logger = logging.getLogger("customer_panel.imports")
 
@@ -76,7 +76,7 @@ class Worker:
         self._lock = threading.Lock()
         self._submission: Submission | None = None
         self._stop = Stop()
-        self._is_leaving = False
+        self._is_shutting_down = False
         self._session = Session(dsn, has_schema=has_schema)
         self._backoff = Backoff()
         self._unopened: set[int] = set()  # imports whose file cannot be opened; each is logged once
@@ -123,8 +123,8 @@ class Worker:
             future=Future(),
         )
         with self._lock:
-            if self._is_leaving or not self.is_alive():
-                raise Stopped(LEAVING)
+            if self._is_shutting_down or not self.is_alive():
+                raise Stopped(SHUTTING_DOWN)
             if self.running is not None or self._submission is not None:
                 raise AlreadyRunning
             self._submission = submission
@@ -138,11 +138,11 @@ class Worker:
     def ask_stop(self) -> None:
         """Interrupts the running import at the next batch border, and ends the thread."""
         with self._lock:
-            self._is_leaving = True
+            self._is_shutting_down = True
             submission, self._submission = self._submission, None
             stop = self._stop
         if submission is not None:
-            submission.reject(Stopped(LEAVING))
+            submission.reject(Stopped(SHUTTING_DOWN))
         stop.ask("INTERRUPTED")
         self.wake()
 
@@ -159,7 +159,7 @@ class Worker:
         while True:
             try:
                 self._waker.wait(wait_s, self._session.conn)
-                if self._is_leaving:
+                if self._is_shutting_down:
                     break
                 if self._is_away:
                     with contextlib.suppress(CustomerPanelError):
@@ -199,11 +199,11 @@ class Worker:
         self._backoff.retain(numbers)
         self._unopened &= numbers
         for job in waiting:
-            if self._backoff.is_due(job["id"]) and self._take_up(job):
+            if self._backoff.is_due(job["id"]) and self._resume_or_cancel(job):
                 return 0.0
         return LOOK_S
 
-    def _take_up(self, job: Row) -> bool:
+    def _resume_or_cancel(self, job: Row) -> bool:
         """Resumes or cancels the import; False if it cannot be taken up, True even after an error."""
         import_id = job["id"]
         if job["requested"] == "CANCELLED":
@@ -316,8 +316,8 @@ class Worker:
     def _new_stop(self) -> Stop:
         """Raises Stopped when the server shuts down."""
         with self._lock:
-            if self._is_leaving:
-                raise Stopped(LEAVING)
+            if self._is_shutting_down:
+                raise Stopped(SHUTTING_DOWN)
             self._stop = Stop()
             return self._stop
 

@@ -17,8 +17,8 @@ WITH taken AS (
 ), <folded_into_stage>;
 
 -- folded_into_stage --
--- Fragment: folds the rows `taken` into one for each identity. It has the last value of each field in line order, and the
--- hash of all rows. The hash of the first row is a column of its own, because that row may not have been parked.
+-- Fragment, which goes on after `taken` and holds the INSERT: folds these rows into one for each identity. It has the last
+-- non-blank value of each field in line order, and the hash of all rows, chained from the last line to the first. The hash of the first row is a column of its own, because that row may not have been parked.
 folded AS (
     SELECT customer_id, max(source_line) AS source_line, bool_or(is_first) AS is_first,
            count(*) FILTER (WHERE NOT is_first) AS later,
@@ -34,7 +34,8 @@ SELECT source_line, CASE WHEN later = 0 THEN first_hash ELSE hashint8extended(fi
   FROM folded;
 
 -- settle_pending --
--- Counts the outcome of first rows that were pending. All on lane 0: only the sum of the lanes is used.
+-- Corrects the counts after rows were merged later: first rows that were pending, and those that met customers made by hand.
+-- All on lane 0: only the sum of the lanes is used.
 UPDATE import_lanes
    SET rows_pending = rows_pending - %(settled)s,
        rows_inserted = rows_inserted + %(inserted)s,

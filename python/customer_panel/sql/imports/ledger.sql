@@ -1,4 +1,4 @@
--- The job: created, claimed, advanced, ended. Every change is a compare-and-set.
+-- The job: created, claimed, divided into lanes, ended. Every change of a claimed job is fenced by its epoch.
 
 -- try_lock --
 -- Takes the lock of the one runner of a database. It ends with the session.

@@ -100,7 +100,7 @@ pub struct Place {
     pub to: u64,
 }
 
-/// Appends a tuple of `import_rejects`: import_id, source_line, byte_from, byte_to, severity, code, field, message, raw.
+/// Appends a tuple of `import_rejects`: import_id, line, byte_from, byte_to, severity, code, field, message, raw.
 ///
 /// `raw` is the record; its first [`RAW_BYTES`] are kept.
 pub fn put_finding(out: &mut Vec<u8>, import_id: i64, finding: &Finding, place: Place, raw: &[u8]) {

@@ -3,13 +3,13 @@
 //! Entries are sorted within a shard. A look-up begins where the hash would lie if all hashes were evenly spread, and
 //! walks from there: one or two cache lines while less than 7/8 of the slots are full. Growing copies one shard, so
 //! the map never needs twice its memory. Two identities that share 60 bits are taken for one. The later one is then
-//! parked or merged, and both compare the real key.
+//! parked or merged; each of these ways compares the real `customer_id`.
 
 /// This file has had a row of this identity.
 pub const SEEN: u8 = 1;
 /// The last file had several rows of this identity.
 pub const MANY: u8 = 2;
-/// A user edited or deleted this customer.
+/// A person made, edited or deleted this customer. MANY, HELD and PARKED are written as 2, 4, 8 in identities.sql too.
 pub const HELD: u8 = 4;
 /// The identity's first row of this file is parked.
 pub const PARKED: u8 = 8;
@@ -115,7 +115,7 @@ impl Shard {
 }
 
 impl Known {
-    /// A map with room for `expected` identities. It never takes more than `budget` bytes.
+    /// A map with room for `expected` identities. It takes no more than `budget` bytes, but for a few overflow slots.
     pub fn new(expected: usize, budget: usize) -> Self {
         let homes = expected / SHARDS * 8 / 7 * 17 / 16;
         let mut known = Known {

@@ -1,6 +1,7 @@
 //! One thread that walks the rows of all chunks in file order, classifies them, and fills the lanes' batches.
 //!
-//! All that depends on order happens here and only here: which row of an identity is the first, where a batch ends,
+//! All of the reading that depends on order happens here and only here (the fold of parked rows, in SQL, orders them by
+//! line again): which row of an identity is the first, where a batch ends,
 //! and the hash of the bytes before a checkpoint. So the number of parsers or lanes cannot change the outcome.
 
 use crate::batch::Batch;
