@@ -1,6 +1,6 @@
 # All is built in .venv, build/ and target/; outside of this folder only CP_HOME is changed.
 .DEFAULT_GOAL := help
-.PHONY: help run test serve bench chaos fuzz-api lint format lock audit clean
+.PHONY: help run test serve bench chaos fuzz-api mutants lint format lock audit clean
 .DELETE_ON_ERROR:
 
 # Where rustup puts cargo, for shells that have not read its profile yet.
@@ -67,6 +67,11 @@ chaos: .venv/.built ## kill an import N times at random: make chaos N=100
 CASES := 5000
 fuzz-api: .venv/.built ## thousands of cases an operation against the API: make fuzz-api CASES=5000
 	FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/fuzz tests/contract/test_model.py
+
+SHARD := 0/20
+mutants: ## which faults in the core no Rust test sees: make mutants SHARD=0/20 (hours for all)
+	@command -v cargo-mutants >/dev/null || { echo "make: needs cargo install --locked cargo-mutants"; exit 1; }
+	cargo mutants -p customer-panel-core --shard $(SHARD) --output build
 
 lint: .venv/.built ## format, lints, types, layers, circles; changes nothing
 	cargo fmt --all --check
