@@ -303,6 +303,14 @@ mod tests {
                 known.bytes()
             );
             assert_eq!((known.len(), known.is_empty()), (count, false));
+            let ways = known.shards.iter().flat_map(|shard| {
+                let full = (0..).zip(&shard.slots).filter(|(_, entry)| entry.key != 0);
+                full.map(|(at, entry)| at - shard.home(entry.key & !FLAGS))
+            });
+            assert!(
+                ways.sum::<usize>() < 16 * count,
+                "a look-up walks over few slots"
+            );
         }
         assert!(Known::new(0, 0).is_empty());
     }
