@@ -71,7 +71,7 @@ fuzz-api: .venv/.built ## thousands of cases an operation against the API: make 
 SHARD := 0/20
 mutants: ## which faults in the core no Rust test sees: make mutants SHARD=0/20 (hours for all)
 	@command -v cargo-mutants >/dev/null || { echo "make: needs cargo install --locked cargo-mutants"; exit 1; }
-	cargo mutants -p customer-panel-core --shard $(SHARD) --output build
+	cargo mutants -p customer-panel-core --shard $(SHARD) --sharding round-robin --output build
 
 lint: .venv/.built ## format, lints, types, layers, circles; changes nothing
 	cargo fmt --all --check
