@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from customer_panel.api.http.envelope import Success, Timestamp
 from customer_panel.api.http.pages import Pagination
+from customer_panel.api.http.parameters import NOT_NUL
 from customer_panel.api.progress.messages import Counter, Seconds, View, progress_of
 from customer_panel.imports.model import Phase
 from customer_panel.imports.queries import jobs, rejects
@@ -28,6 +29,8 @@ class StartImport(
             Meta(
                 min_length=1,
                 max_length=2048,
+                pattern=NOT_NUL,
+                extra={"refused": "has a NUL"},
                 description="A file beneath IMPORT_ROOTS, data/customers.csv say. Default: CSV_PATH.",
             ),
         ]
