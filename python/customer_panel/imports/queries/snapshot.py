@@ -12,12 +12,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from psycopg.rows import dict_row
 
 from customer_panel.db.pool import Pool, connection
-from customer_panel.db.query import Row
+from customer_panel.db.query import Row, rows_async
 from customer_panel.imports.model import COUNTERS, RUNNER_LOCK, Counts, Phase
-from customer_panel.sql import statement
 from customer_panel.states import Status
 
 DYING_S = 5.0  # a runner that lost its connection holds the lock again within two
@@ -97,9 +95,7 @@ class Watch:
         """
         parameters = {"since": since, "most": MOST_ENDED, "recent": recent, "key": RUNNER_LOCK}
         async with connection(self._pool) as conn:
-            cursor = conn.cursor(row_factory=dict_row)
-            await cursor.execute(statement("snapshot"), parameters)
-            rows = await cursor.fetchall()
+            rows = await rows_async(conn, "snapshot", **parameters)
         shown: ImportSnapshot | None = None
         ended: list[ImportSnapshot] = []
         for row in rows:
