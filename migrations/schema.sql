@@ -29,12 +29,6 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE AGGREGATE public.hash_chain(bigint) (
-    SFUNC = hashint8extended,
-    STYPE = bigint,
-    INITCOND = '0'
-);
-
 CREATE TABLE public.customer_history (
     customer_id text NOT NULL COLLATE pg_catalog."C",
     changed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -213,7 +207,6 @@ CREATE TABLE public.import_parked (
     import_id bigint NOT NULL,
     source_line bigint NOT NULL,
     source_hash bigint NOT NULL,
-    first_hash bigint,
     customer_id text NOT NULL COLLATE pg_catalog."C",
     first_name text COLLATE pg_catalog."C",
     last_name text COLLATE pg_catalog."C",
@@ -229,7 +222,7 @@ CREATE TABLE public.import_parked (
     is_first boolean NOT NULL
 );
 
-COMMENT ON COLUMN public.import_parked.first_hash IS 'Hash of the identity''s first row where that went its way; NULL where it is parked too.';
+COMMENT ON COLUMN public.import_parked.source_hash IS 'XXH3-64 of the row; of a later row of its identity the chain of the hashes of all rows up to it.';
 
 CREATE TABLE public.import_rejects (
     import_id bigint NOT NULL,

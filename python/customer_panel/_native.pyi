@@ -165,6 +165,9 @@ class Pipeline:
         until: int | None = None,
         checkpoint_bytes: int = ...,
         parks_changed: bool = False,
+        parks_many: bool = False,
+        parks_done: bool = False,
+        is_second: bool = False,
         hashes_blocks: bool = True,
         parsers: int = 2,
     ) -> Pipeline:
@@ -178,16 +181,23 @@ class Pipeline:
         batch_rows, batch_bytes: a batch is closed when it has so many rows, or about so many bytes.
         budget: bytes that all batches in flight take together.
         until: rows that begin at or behind this offset are not read.
+        parks_changed: changed rows wait in `import_parked`.
+        parks_many: so do all rows of customers that had several rows in the last file.
+        parks_done: the second reading parks whatever an earlier run has done.
+        is_second: parks the rows of customers with other rows than before, and does nothing else;
+            `known` is the map from the outcome of the first reading.
         """
 
     def next_batch(self, lane: int) -> Batch | None:
         """The next batch of a lane, in file order; None when no more will come, for any reason."""
 
-    def outcome(self) -> tuple[Batch | None, int]:
-        """Waits for the end of the source; the batch of an open-ended last record, and the bytes.
+    def outcome(self) -> tuple[Batch | None, int, int, Known | None]:
+        """Waits for the end of the source. To be called once.
 
-        Such a record has no line end, so a longer file might continue it. Raises OSError,
-        OverBudget, or Stopped. To be called once.
+        Returns the batch of an open-ended last record; the bytes; how many customers with several
+        rows have the same rows as before, which were counted as pending; and the map for the second
+        reading, unless all have. An open-ended record has no line end, so a longer file might
+        continue it. Raises OSError, OverBudget, or Stopped.
         """
 
     def stop(self) -> None:
@@ -208,6 +218,10 @@ class Batch:
     @property
     def counts(self) -> tuple[int, int, int, int, int, int, int, int]:
         """Rows: processed, new, changed, unchanged, duplicate, pending, skipped; warnings."""
+
+    @property
+    def parked_rows(self) -> int:
+        """How many rows `parked` holds."""
 
     @property
     def last_row_hash(self) -> int | None: ...

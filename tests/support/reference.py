@@ -354,6 +354,8 @@ class Reference:
             is_same = known.source_hash == first_hash
             if known.many_rows or (is_held and not is_same):
                 # Judged once for the whole file.
+                if (known.source_hash, known.many_rows) == (last_hash, is_many):
+                    return "unchanged"
                 whole = _folded_rows(rows)
                 return self._merge(key, whole, clears, last_hash, is_many, feed)
             outcome = "unchanged"

@@ -80,7 +80,7 @@ def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterato
         while (batch := pipeline.next_batch(0)) is not None:
             if found := _parsed(batch):
                 yield found
-        tail, _ = pipeline.outcome()
+        tail, *_ = pipeline.outcome()
         if tail is not None and (found := _parsed(tail)):
             yield found
     except OSError as error:

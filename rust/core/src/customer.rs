@@ -7,7 +7,7 @@
 
 /// Raised when a rule of normalisation changes. It is hashed with every row, so that the next import of an old file
 /// takes each row as changed, once, and writes it as the new rules say.
-pub const RULES_VERSION: u32 = 1;
+pub const RULES_VERSION: u32 = 2;
 
 /// How a value is normalised and sent to PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

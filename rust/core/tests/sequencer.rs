@@ -2,6 +2,7 @@
 
 use crossbeam_channel::{bounded, unbounded};
 use customer_panel_core::batch::Batch;
+use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::pipeline::budget::{Budget, Outlet};
 use customer_panel_core::pipeline::reader::{Chunk, Piece};
@@ -23,7 +24,8 @@ fn routing() -> Routing {
         batch_rows: usize::MAX,
         batch_bytes: usize::MAX,
         checkpoint_bytes: u64::MAX,
-        parks_changed: false,
+        rules: Rules::default(),
+        is_second: false,
         header_lines: 0,
         hashes_blocks: true,
     }
@@ -72,7 +74,7 @@ fn spans(chunks: &[&str], routing: Routing) -> String {
     let budget = Arc::new(Budget::new(1 << 30));
     let (sender, batches) = unbounded();
     let outlet = Outlet::new(sender, &budget);
-    let sequencer = Sequencer::new(routing, None, vec![outlet], budget);
+    let mut sequencer = Sequencer::new(routing, None, vec![outlet], budget);
     let (recycle, _used) = unbounded();
     let (tail, _) = sequencer.run(&received, &recycle).ok().unwrap();
     let mut shown: Vec<String> = batches.iter().map(|batch| self::shown(&batch)).collect();

@@ -78,6 +78,12 @@ impl Batch {
         })
     }
 
+    /// How many rows `parked` holds.
+    #[getter]
+    fn parked_rows(&self) -> usize {
+        self.read(|batch| batch.part(Part::Waiting).len())
+    }
+
     #[getter]
     fn last_row_hash(&self) -> Option<i64> {
         self.read(|batch| batch.last_row_hash)

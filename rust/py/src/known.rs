@@ -18,6 +18,15 @@ pub struct Known {
 }
 
 impl Known {
+    /// The map of the identities of `lanes`, hashed with `seed`, as a pipeline left it.
+    pub fn back(map: CoreKnown, seed: u64, lanes: Lanes) -> Self {
+        Known {
+            map: Mutex::new(Some(map)),
+            seed,
+            lanes,
+        }
+    }
+
     pub fn take(&self) -> PyResult<CoreKnown> {
         let taken = self.map.lock().ok().and_then(|mut map| map.take());
         taken.ok_or_else(|| PyRuntimeError::new_err("the map was given to a pipeline already"))

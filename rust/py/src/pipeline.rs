@@ -7,7 +7,9 @@ use crate::plan::Plan;
 use customer_panel_core::batch::blocks;
 use customer_panel_core::batch::blocks::Block;
 use customer_panel_core::csv::scanner::Limits;
+use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::hash::HashKeys;
+use customer_panel_core::identity::lanes::Lanes;
 use customer_panel_core::pipeline::Pipeline as CorePipeline;
 use customer_panel_core::pipeline::reader::{CHUNK_BYTES, Reading};
 use customer_panel_core::pipeline::routing::{CHECKPOINT_BYTES, Routing};
@@ -73,6 +75,8 @@ impl Feed {
 /// Reads a source and sorts its rows into the batches of lanes, on threads of its own.
 #[pyclass(frozen, module = "customer_panel._native")]
 pub struct Pipeline {
+    seed: u64,
+    lanes: Lanes,
     core: CorePipeline,
 }
 
@@ -83,7 +87,7 @@ impl Pipeline {
     #[new]
     #[pyo3(signature = (source, plan, *, seed, head, lanes, done_to, batch_rows, batch_bytes, budget, first_lane=0,
         known=None, import_id=0, blank_clear=false, until=None, checkpoint_bytes=CHECKPOINT_BYTES, parks_changed=false,
-        hashes_blocks=true, parsers=2))]
+        parks_many=false, parks_done=false, is_second=false, hashes_blocks=true, parsers=2))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of one constructor"
@@ -105,6 +109,9 @@ impl Pipeline {
         until: Option<u64>,
         checkpoint_bytes: u64,
         parks_changed: bool,
+        parks_many: bool,
+        parks_done: bool,
+        is_second: bool,
         hashes_blocks: bool,
         parsers: usize,
     ) -> PyResult<Self> {
@@ -146,12 +153,24 @@ impl Pipeline {
             batch_rows: batch_rows.max(1),
             batch_bytes,
             checkpoint_bytes,
-            parks_changed,
+            rules: Rules {
+                parks_changed,
+                parks_many,
+                parks_done,
+            },
+            is_second,
             header_lines,
             hashes_blocks,
         };
+        let lanes = Lanes {
+            total: routing.lanes,
+            first: routing.first_lane,
+            count: routing.done_to.len() as u32,
+        };
         let known = known.map(Known::take).transpose()?;
         Ok(Pipeline {
+            seed: keys.identity_seed,
+            lanes,
             core: CorePipeline::start(reading, routing, known, budget),
         })
     }
@@ -161,14 +180,23 @@ impl Pipeline {
         py.detach(|| self.core.next(lane)).map(Batch::from)
     }
 
-    /// Waits for the end of the source: the batch of a last record without line end, if any, and the bytes read.
+    /// Waits for the end of the source: the batch of a last record without line end, if any; the bytes read; how many
+    /// customers with several rows have the same ones as before; and the map for the second reading, if others have not.
     ///
     /// Raises OSError, OverBudget, or Stopped. To be called once.
-    fn outcome(&self, py: Python<'_>) -> PyResult<(Option<Batch>, u64)> {
+    fn outcome(&self, py: Python<'_>) -> PyResult<(Option<Batch>, u64, u64, Option<Known>)> {
         let outcome = py
             .detach(|| self.core.outcome())
             .map_err(NativeError::from)?;
-        Ok((outcome.tail.map(Batch::from), outcome.end))
+        let changed = outcome
+            .changed
+            .map(|map| Known::back(map, self.seed, self.lanes));
+        Ok((
+            outcome.tail.map(Batch::from),
+            outcome.end,
+            outcome.unchanged,
+            changed,
+        ))
     }
 
     /// Stops all threads at their next step.

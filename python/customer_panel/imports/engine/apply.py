@@ -20,6 +20,7 @@ from customer_panel.imports.engine.merge import (
     prepare,
     repeated,
 )
+from customer_panel.imports.job import ledger
 from customer_panel.imports.model import RECENT_IDS, Claim, Counts
 from customer_panel.sql import statement
 
@@ -76,13 +77,29 @@ class Writer:
             counts.unchanged += merged.unchanged
             counts.protected = merged.protected
             recent = (merged.recent + recent)[:RECENT_IDS]
-        if counts.duplicate or counts.pending:
+        if batch.parked_rows:
             query.copy_in(self.conn, "copy_parked", batch.parked(self.claim.import_id))
         if findings := batch.findings():
             query.copy_in(self.conn, "copy_rejects", [findings])
         if self.is_safe:
             self._checkpoint(batch, counts, recent)
         return counts
+
+    def park(self, batch: Batch) -> Counts:
+        """Parks the rows of a batch of the second reading, which counts nothing. May be done again.
+
+        Raises ClaimLost.
+        """
+        if batch.parked_rows:
+            repeated(lambda: self._park(batch))
+        return Counts()
+
+    def _park(self, batch: Batch) -> None:
+        with self.conn.transaction():
+            ledger.hold_claim(self.conn, self.claim)
+            self.conn.execute(statement("create_parked_again"))
+            query.copy_in(self.conn, "copy_parked_again", batch.parked(self.claim.import_id))
+            self.conn.execute(statement("park_again"))
 
     def _draw(self, count: int) -> int:
         """The first of `count` consecutive ids."""

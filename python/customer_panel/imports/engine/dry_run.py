@@ -126,6 +126,7 @@ class _DryRun:
                 import_id=None,
                 clears_blanks=self.clears != 0,
                 parks_changed=False,
+                parks_many=True,
                 until=end,
             )
             end = self._pass(conn, this, source_id)
@@ -183,7 +184,6 @@ class _LaneCount:
                 counts.add(self._count_merge())
             if counts.duplicate or counts.pending:
                 query.copy_in(self.conn, "copy_dry_run", batch.parked(0))
-                self.conn.execute(statement("keep_dry_run"))
         return counts
 
     def count_parked(self) -> Counts:

@@ -12,12 +12,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from customer_panel._native import Batch, OverBudget
+import msgspec
+
+from customer_panel._native import Batch, Known, OverBudget
 from customer_panel.db.connect import Connection
 from customer_panel.errors import SourceNotResumable
 from customer_panel.imports.engine.apply import Writer
+from customer_panel.imports.engine.finish import settle
 from customer_panel.imports.engine.identities import database_seed, load_known, pass_count
-from customer_panel.imports.engine.passes import Pass, Scan, run_pass
+from customer_panel.imports.engine.passes import Ended, Pass, Scan, Write, run_pass
 from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.sources import StreamSource
@@ -34,6 +37,17 @@ def lanes_at_once(tuning: Tuning) -> int:
 def lanes_needed(conn: Connection, scan: Scan) -> int:
     """How many lanes a job begins with, over all passes."""
     return lanes_at_once(scan.tuning) * pass_count(conn, scan)
+
+
+class Found(msgspec.Struct):
+    """What all passes leave for the end: the batches of a last record without a line end; the byte
+    where the file ends; how many customers with several rows have the same ones as before.
+    """
+
+    end: int | None
+    tails: list[Batch] = []
+    parked_tails: list[Batch] = []
+    unchanged: int = 0
 
 
 class Lanes:
@@ -56,7 +70,7 @@ class Lanes:
             try:
                 self._divide(conn, parks_changed)
                 lanes = self._lanes(conn)
-                tails, end = self._run_all(conn, lanes, parks_changed, until=None)
+                found = self._run_all(conn, lanes, parks_changed, until=None)
             except OverBudget:
                 if isinstance(source, StreamSource):
                     raise SourceNotResumable(
@@ -71,22 +85,28 @@ class Lanes:
             # A last record without a line end may have grown between two passes: then they have
             # read different records, and the passes are repeated.
             is_one_pass = len(lanes) <= self._at_once
-            if is_one_pass or not tails or source.size_now() == end:
+            if is_one_pass or not found.tails or source.size_now() == found.end:
                 break
-        self._close(tails, end)
+        self._close(found)
 
-    def _close(self, tails: list[Batch], end: int) -> None:
+    def _close(self, found: Found) -> None:
         """Commits the last record, if it has no line end, together with the end of the file.
 
         Bytes that are appended later would change that record, so they are not read.
         """
+        unchanged = Counts(pending=-found.unchanged, unchanged=found.unchanged)
         with self.scan.sessions.lane() as conn:
             writer = self._writer(conn)
             with conn.transaction():
-                ledger.set_phase(conn, self.claim, "indexing", scanned_to=end)
-                counts = [writer.apply(tail) for tail in tails]
-        for tail, count in zip(tails, counts, strict=True):
+                ledger.set_phase(conn, self.claim, "indexing", scanned_to=found.end)
+                counts = [writer.apply(tail) for tail in found.tails]
+                for tail in found.parked_tails:
+                    writer.park(tail)
+                if found.unchanged:
+                    settle(conn, self.claim, unchanged)
+        for tail, count in zip(found.tails, counts, strict=True):
             self.scan.tally.committed(count, tail.lane, tail.span[1])
+        self.scan.tally.committed(unchanged)
 
     def _divide(self, conn: Connection, parks_changed: bool) -> None:
         """Divides the lanes anew if this run needs other ones than the last run had."""
@@ -107,20 +127,17 @@ class Lanes:
 
     def _run_all(
         self, conn: Connection, lanes: list[Lane], parks_changed: bool, until: int | None
-    ) -> tuple[list[Batch], int]:
-        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass.
-
-        Returns the batches of a last record without a line end, and the byte where the file ends.
-        """
+    ) -> Found:
+        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass."""
         scan = self.scan
         scan.tally.begin(self.claim.import_id, lanes, scan.plan.data_start)
         scan.tally.bytes_total = scan.source.size_now()
         seed = database_seed(conn)
-        tails: list[Batch] = []
-        end = until
+        is_overtaken = ledger.is_overtaken(conn, self.claim.import_id)
+        found = Found(end=until)
         for first in range(0, len(lanes), self._at_once):
             group = lanes[first : first + self._at_once]
-            if end is not None and all(lane.done_to >= end for lane in group):
+            if until is not None and all(lane.done_to >= until for lane in group):
                 continue
             this = Pass(
                 lanes=group,
@@ -129,22 +146,46 @@ class Lanes:
                 import_id=self.claim.import_id,
                 clears_blanks=self.claim.clears != 0,
                 parks_changed=parks_changed,
-                until=end,
+                parks_many=isinstance(scan.source, StreamSource),
+                parks_done=is_overtaken,
+                # Later passes end where the first one ended.
+                until=found.end,
             )
             known = load_known(conn, scan, this)
-            ended = run_pass(scan, this, known, lambda _: self._lane_writer())
-            if ended is None:
-                raise StopRequested
-            tails += [] if ended.tail is None else [ended.tail]
-            # Later passes end where the first one ended.
-            end = ended.end if end is None else end
-        assert end is not None
-        return tails, end
+            ended = self._pass(this, known, lambda writer: writer.apply)
+            found.tails += [] if ended.tail is None else [ended.tail]
+            found.end = ended.end if found.end is None else found.end
+            if until is not None:
+                # Whether the rows of a customer are the same is known at the end of the file only.
+                continue
+            found.unchanged += ended.unchanged
+            if ended.changed is not None:
+                found.parked_tails += self._read_again(this, found.end, ended.changed)
+        return found
 
-    @contextlib.contextmanager
-    def _lane_writer(self) -> Iterator[Callable[[Batch], Counts]]:
-        with self.scan.sessions.lane() as conn:
-            yield self._writer(conn).apply
+    def _read_again(self, this: Pass, end: int, changed: Known) -> list[Batch]:
+        """The second reading of a pass: parks the rows of customers with other rows than before.
+
+        Returns the batch of a last record without a line end, if it is among them.
+        """
+        start = self.scan.plan.data_start
+        lanes = [msgspec.structs.replace(lane, done_to=start) for lane in this.lanes]
+        again = msgspec.structs.replace(this, lanes=lanes, until=end, is_second=True)
+        ended = self._pass(again, changed, lambda writer: writer.park)
+        return [] if ended.tail is None else [ended.tail]
+
+    def _pass(self, this: Pass, known: Known, how: Callable[[Writer], Write]) -> Ended:
+        """Raises StopRequested."""
+
+        @contextlib.contextmanager
+        def opened(_: int) -> Iterator[Write]:
+            with self.scan.sessions.lane() as conn:
+                yield how(self._writer(conn))
+
+        ended = run_pass(self.scan, this, known, opened)
+        if ended is None:
+            raise StopRequested
+        return ended
 
     def _writer(self, conn: Connection) -> Writer:
         return Writer(conn, self.claim, self._drawing, is_safe=self.scan.tuning.is_safe)

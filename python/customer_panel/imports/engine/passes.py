@@ -49,16 +49,22 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
     import_id: int | None
     clears_blanks: bool
     parks_changed: bool
+    parks_many: bool = False
+    parks_done: bool = False
+    is_second: bool = False
     until: int | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of a pass: the batch of a last record without a line end (see native Pipeline.outcome),
-    and the byte where the source ended.
+    """The end of a pass: the batch of a last record without a line end; the byte where the source
+    ended; how many customers with several rows have the same ones as before; and the map for the
+    second reading, unless all have. See native Pipeline.outcome.
     """
 
     tail: Batch | None
     end: int
+    unchanged: int
+    changed: Known | None
 
 
 def run_pass(
@@ -89,7 +95,9 @@ def run_pass(
                     began = time.monotonic()
                     counts = write(batch)
                     batch.release()
-                    scan.tally.committed(counts, lane, batch.span[1], time.monotonic() - began)
+                    if not this.is_second:
+                        seconds = time.monotonic() - began
+                        scan.tally.committed(counts, lane, batch.span[1], seconds)
         except BaseException as error:  # raised again below, by the thread that waits for this one
             failures.append(error)
         finally:
@@ -142,6 +150,9 @@ def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
         batch_bytes=scan.tuning.batch_bytes,
         budget=scan.tuning.budget_bytes,
         parks_changed=this.parks_changed,
+        parks_many=this.parks_many,
+        parks_done=this.parks_done,
+        is_second=this.is_second,
         hashes_blocks=scan.tuning.is_safe,
         parsers=min(PARSERS, os.cpu_count() or 1),
     )

@@ -120,6 +120,11 @@ def claim(
     return Claim(import_id, epoch, job["source_id"], clears)
 
 
+def is_overtaken(conn: Connection, import_id: int) -> bool:
+    """Whether another import has run since this one began, while rows wait that are not parked."""
+    return bool(query.only(conn, "is_overtaken", import_id=import_id)[0])
+
+
 def hold_claim(conn: Connection, claim: Claim) -> None:
     """Fences the caller's transaction: no other runner can claim the job until it ends.
 

@@ -11,8 +11,20 @@ FROM STDIN (FORMAT binary);
 
 -- copy_parked --
 -- Parked rows: they are merged after the end of the file.
-COPY import_parked (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
+COPY import_parked (import_id, source_line, source_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
+
+-- create_parked_again --
+-- The rows of one batch of the second reading.
+CREATE TEMPORARY TABLE IF NOT EXISTS parked_again (LIKE import_parked) ON COMMIT DELETE ROWS;
+
+-- copy_parked_again --
+-- Rows that the second reading parks, in the format of import_parked.
+COPY parked_again (import_id, source_line, source_hash, customer_id, [[{c}|, ]], is_first) FROM STDIN (FORMAT binary);
+
+-- park_again --
+-- Parks them. Those that an earlier run of the import has parked are the same rows.
+INSERT INTO import_parked SELECT * FROM parked_again ON CONFLICT DO NOTHING;
 
 -- copy_rejects --
 -- Rejects and warnings.

@@ -45,6 +45,14 @@ UPDATE imports
  WHERE id = %(import_id)s AND <is_open>
 RETURNING epoch, pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
+-- is_overtaken --
+-- Whether another import has run since this one began, and rows wait that are not parked: how they were judged is not known
+-- any more.
+SELECT EXISTS (SELECT FROM imports AS o JOIN imports AS i ON o.id <> i.id AND o.epoch > 0 AND o.claimed_at > i.started_at
+                WHERE i.id = %(import_id)s)
+   AND (SELECT coalesce(sum(rows_pending), 0) FROM import_lanes WHERE import_id = %(import_id)s)
+     > (SELECT count(*) FROM import_parked WHERE import_id = %(import_id)s AND is_first);
+
 -- claim_lanes --
 -- Raises the epoch of every lane. Waits for a backend that still commits for a dead runner.
 UPDATE import_lanes SET epoch = %(epoch)s WHERE import_id = %(import_id)s AND epoch < %(epoch)s;

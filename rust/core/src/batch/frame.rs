@@ -5,7 +5,7 @@
 
 use crate::batch::row_set::RowSet;
 use crate::customer::FIELDS;
-use crate::identity::classify::Parked;
+use crate::identity::chains::Parked;
 use crate::pgcopy::{HEADER, TRAILER, put_bytes, put_field_count, put_i32, put_i64, put_null};
 use crate::rows::findings::Finding;
 
@@ -26,7 +26,7 @@ pub enum Target {
     /// `stage (source_line, source_hash, clears, <columns of the customer>)`; `clears`: the columns that a blank
     /// erases.
     Stage { clears: i32 },
-    /// `import_parked (import_id, source_line, source_hash, first_hash, <columns of the customer>, is_first)`.
+    /// `import_parked (import_id, source_line, source_hash, <columns of the customer>, is_first)`.
     Parked { import_id: i64 },
 }
 
@@ -68,18 +68,12 @@ pub fn frame(
             }
             Target::Parked { import_id } => {
                 let parked = parked[row.order as usize];
-                put_field_count(out, CUSTOMER_COLUMNS + 5);
+                put_field_count(out, CUSTOMER_COLUMNS + 4);
                 put_i64(out, import_id);
                 put_i64(out, row.line as i64);
                 put_i64(out, row.source_hash);
-                match parked {
-                    Parked::Later {
-                        first_hash: Some(hash),
-                    } => put_i64(out, hash),
-                    _ => put_null(out),
-                }
                 out.extend_from_slice(rows.columns(row));
-                put_bytes(out, &[u8::from(matches!(parked, Parked::First))]);
+                put_bytes(out, &[u8::from(parked == Parked::First)]);
             }
         }
         *next += 1;
@@ -163,7 +157,6 @@ mod tests {
     }
 
     const KEY: &[u8] = b"\0\0\0\x01k";
-    const NULL: &[u8] = &[0xff; 4];
 
     #[test]
     fn customers_have_ids_that_count_up() {
@@ -191,17 +184,12 @@ mod tests {
     #[test]
     fn parked_rows_say_whether_they_are_the_first() {
         let parked = |parked| framed(Target::Parked { import_id: 4 }, parked, 1);
-        let tuple = |first_hash: &[u8], is_first: u8| {
+        let tuple = |is_first: u8| {
             let is_first = [0, 0, 0, 1, is_first];
-            stream(
-                17,
-                &[&long(4), &long(5), &long(-6), first_hash, KEY, &is_first],
-            )
+            stream(16, &[&long(4), &long(5), &long(-6), KEY, &is_first])
         };
-        assert_eq!(parked(Parked::First), tuple(NULL, 1));
-        let later = |first_hash| parked(Parked::Later { first_hash });
-        assert_eq!(later(None), tuple(NULL, 0));
-        assert_eq!(later(Some(7)), tuple(&long(7), 0));
+        assert_eq!(parked(Parked::First), tuple(1));
+        assert_eq!(parked(Parked::Later), tuple(0));
     }
 
     #[test]

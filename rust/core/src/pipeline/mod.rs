@@ -23,6 +23,10 @@ pub struct Outcome {
     pub tail: Option<Held>,
     /// Bytes of the source.
     pub end: u64,
+    /// How many customers with several rows have the same ones as before. They were counted as pending.
+    pub unchanged: u64,
+    /// The map for a second reading, which parks the rows of the others. None if there are none.
+    pub changed: Option<Known>,
 }
 
 pub struct Pipeline {
@@ -52,14 +56,19 @@ impl Pipeline {
             .into_iter()
             .map(|sender| Outlet::new(sender, &budget))
             .collect();
-        let sequencer = Sequencer::new(routing, known, outlets, Arc::clone(&budget));
+        let mut sequencer = Sequencer::new(routing, known, outlets, Arc::clone(&budget));
         let (report, outcome) = unbounded();
         let (pieces, recycle) = reader::start(reading);
         let shared = Arc::clone(&budget);
         reader::spawn("cp-sequence".to_owned(), move || {
-            let ended = sequencer.run(&pieces, &recycle).map(|(tail, end)| Outcome {
-                tail: tail.map(|batch| Held::uncounted(batch, &shared)),
-                end,
+            let ended = sequencer.run(&pieces, &recycle).map(|(tail, end)| {
+                let (unchanged, changed) = sequencer.into_chains();
+                Outcome {
+                    tail: tail.map(|batch| Held::uncounted(batch, &shared)),
+                    end,
+                    unchanged,
+                    changed,
+                }
             });
             // The pipeline may have been dropped.
             let _ = report.send(ended);

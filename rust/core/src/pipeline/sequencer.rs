@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::batch::blocks::{Block, BlockHasher};
 use crate::batch::frame::{Place, put_finding};
 use crate::batch::row_set::Pool;
-use crate::identity::classify::{Class, classify, recall};
+use crate::identity::classify::{Class, classify};
 use crate::identity::known::Known;
 use crate::identity::lanes::{REJECT_LANE, lane_of};
 use crate::pipeline::budget::{Budget, Outlet};
@@ -67,7 +67,7 @@ impl Sequencer {
     /// Returns the offset that it reached, and the batch of a last record without line end. A longer file might
     /// continue that record, so the caller commits the batch when nothing more can come.
     pub fn run(
-        mut self,
+        &mut self,
         pieces: &Receiver<Piece>,
         recycle: &Sender<Chunk>,
     ) -> Result<(Option<Batch>, u64), Failure> {
@@ -212,6 +212,16 @@ impl Sequencer {
         }
     }
 
+    /// Ends the first reading: how many customers with several rows have the same ones as before, and the map if others
+    /// have not.
+    pub fn into_chains(self) -> (u64, Option<Known>) {
+        let Some(mut known) = self.known else {
+            return (0, None);
+        };
+        let (same, has_changed) = known.chains().end();
+        (same, has_changed.then_some(known))
+    }
+
     /// Adds one row to its lane's batch; false if the row is not of this run or is done already.
     fn place(&mut self, row: &Row, payload: &[u8], from: u64, lane: u32) -> Result<bool, Failure> {
         let Some(index) = self.index(lane) else {
@@ -219,27 +229,31 @@ impl Sequencer {
         };
         let lane = &mut self.lanes[index];
         let hash = row.source_hash;
-        let parks_changed = self.routing.parks_changed;
-        if from < lane.done_to {
-            if let Some(known) = &mut self.known {
-                known.update(row.identity, |old| recall(old, hash))?;
-            }
-            return Ok(false);
-        }
-        let class = match &mut self.known {
-            None => Class::New,
-            Some(known) => known.update(row.identity, |old| classify(old, hash, parks_changed))?,
-        };
         // Lines are counted from 1.
         let line = self.lines + u64::from(row.line) + 1;
         let columns = &payload[row.at as usize..][..row.len as usize];
-        lane.add(class, columns, line, hash);
-        Ok(true)
+        if self.routing.is_second {
+            let known = self.known.as_mut();
+            if let Some((parked, hash)) = known.and_then(|known| known.park(row.identity, hash)) {
+                lane.park(parked, columns, line, hash);
+            }
+            return Ok(false);
+        }
+        let (rules, is_done) = (self.routing.rules, from < lane.done_to);
+        let class = match &mut self.known {
+            None => Class::New,
+            Some(known) => classify(known, row.identity, hash, rules, is_done)?,
+        };
+        if !is_done {
+            lane.add(class, columns, line, hash);
+        }
+        Ok(!is_done)
     }
 
     fn reject(&mut self, finding: &Finding, from: u64, to: u64, raw: &[u8]) {
         if let Some(index) = self.index(REJECT_LANE)
             && from >= self.lanes[index].done_to
+            && !self.routing.is_second
         {
             let counts = &mut self.lanes[index].batch.counts;
             counts.processed += 1;

@@ -1,9 +1,12 @@
 //! Compares every batch of a run with the naive import.
 
-use crate::case::Case;
+use crate::case::{Case, HEADER};
 use crate::naive::{Entry, batch_of, expected, records};
-use crate::run::run;
+use crate::run::{RowSeen, run};
+use customer_panel_core::batch::Counts;
 use customer_panel_core::batch::row_set::RowRef;
+use customer_panel_core::identity::chains::Parked;
+use customer_panel_core::identity::known::Known;
 use customer_panel_core::rows::findings::Code;
 
 /// Whether a batch of these entries has to be closed.
@@ -21,7 +24,7 @@ fn is_full(case: &Case, entries: &[&Entry]) -> bool {
 pub fn check(case: &Case) {
     let records = records(case);
     let expected = expected(case, &records);
-    let run = run(case);
+    let mut run = run(case, case.map());
     assert_eq!(
         run.tail.as_ref().map(|(lane, _)| *lane),
         expected.tail_lane,
@@ -29,6 +32,11 @@ pub fn check(case: &Case) {
     );
     if !expected.is_cut_short {
         assert_eq!(run.end, case.file.len() as u64);
+    }
+    assert_eq!(run.unchanged, expected.unchanged);
+    assert_eq!(run.changed.is_some(), !expected.second.is_empty());
+    if let Some(known) = run.changed.take() {
+        check_second(case, known, run.end, &expected.second);
     }
     // A record over the limit that lies in several chunks closes the batches before it.
     let borders: Vec<u64> = records
@@ -93,4 +101,28 @@ pub fn check(case: &Case) {
         }
         assert_eq!(taken, entries.len(), "lane {lane} takes every record once");
     }
+}
+
+/// The second reading parks the rows that it has to, and does nothing else.
+fn check_second(case: &Case, known: Known, end: u64, expected: &[(u32, RowSeen, Parked)]) {
+    let start = HEADER.len() as u64;
+    let case = Case {
+        is_second: true,
+        done_to: vec![start; case.done_to.len()],
+        until: case.until.or(Some(end)),
+        ..case.clone()
+    };
+    let run = run(&case, Some(known));
+    let mut found = Vec::new();
+    let lanes = (case.first_lane..).zip(run.lanes);
+    let batches = lanes.flat_map(|(lane, batches)| batches.into_iter().map(move |it| (lane, it)));
+    for (lane, batch) in batches.chain(run.tail) {
+        assert_eq!(batch.counts, Counts::default());
+        assert!(batch.new_rows.is_empty() && batch.changed.is_empty());
+        assert!(batch.findings.is_empty());
+        let rows = batch.waiting.into_iter().zip(batch.parked);
+        found.extend(rows.map(|(row, parked)| (lane, row, parked)));
+    }
+    found.sort_by_key(|(_, row, _)| row.0);
+    assert_eq!(found, expected);
 }

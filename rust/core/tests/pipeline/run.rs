@@ -3,7 +3,8 @@
 use crate::case::Case;
 use customer_panel_core::batch::row_set::{RowRef, RowSet};
 use customer_panel_core::batch::{Batch, Counts, Part};
-use customer_panel_core::identity::classify::Parked;
+use customer_panel_core::identity::chains::Parked;
+use customer_panel_core::identity::known::Known;
 use customer_panel_core::pipeline::source::{Feed, Source, feed};
 
 pub type RowSeen = (u64, i64, Vec<u8>);
@@ -51,6 +52,9 @@ pub struct Run {
     pub lanes: Vec<Vec<Seen>>,
     pub tail: Option<(u32, Seen)>,
     pub end: u64,
+    pub unchanged: u64,
+    /// The map for the second reading.
+    pub changed: Option<Known>,
 }
 
 /// Sends the rest of the file in buffers, until all is sent or nobody reads.
@@ -65,9 +69,9 @@ fn send(feed: Feed, case: &Case) {
     }
 }
 
-pub fn run(case: &Case) -> Run {
+pub fn run(case: &Case, known: Option<Known>) -> Run {
     let (sender, fed) = feed();
-    let pipeline = case.start(Source::Fed(fed));
+    let pipeline = case.start_with(Source::Fed(fed), known);
     std::thread::scope(|scope| {
         scope.spawn(|| send(sender, case));
         let lane = |lane| {
@@ -89,7 +93,12 @@ pub fn run(case: &Case) -> Run {
         let lanes = lanes.collect();
         let outcome = pipeline.outcome().expect("the run succeeds");
         let tail = outcome.tail.map(|batch| (batch.lane, seen(&batch)));
-        let end = outcome.end;
-        Run { lanes, tail, end }
+        Run {
+            lanes,
+            tail,
+            end: outcome.end,
+            unchanged: outcome.unchanged,
+            changed: outcome.changed,
+        }
     })
 }
