@@ -1,6 +1,7 @@
 """The extension: CSV rows scanned, converted, hashed and sorted into batches, without the GIL.
 
-Only `customer_panel.imports` uses it, and the commands that generate and examine. What it hands out
+`customer_panel.imports` uses it, and the commands that generate and examine; the rest of the package
+only takes the columns of a customer from it and the rules of e-mails and identities. What it hands out
 are streams that PostgreSQL's COPY takes as they are; nothing in it knows a database.
 """
 
@@ -22,9 +23,12 @@ __all__ = [
     "Stopped",
     "__version__",
     "customer_fields",
+    "email_identity",
     "finding_codes",
     "full_name_aliases",
     "generate",
+    "normalize_email",
+    "normalize_identity",
     "scan_speed",
     "verify",
 ]
@@ -290,6 +294,24 @@ def full_name_aliases() -> list[str]:
 
 def finding_codes() -> list[tuple[str, str, bool]]:
     """(code, message, is a warning) of all that can be wrong with a record."""
+
+def normalize_email(text: str) -> str:
+    """An e-mail as it is stored: trimmed, in lower case, in NFC; empty for a blank.
+
+    Normalised again it stays as it is. Raises UnicodeEncodeError for half of a surrogate pair.
+    """
+
+def normalize_identity(text: str) -> str:
+    """A `customer_id` as it is stored: trimmed, in NFC, without Excel's `="..."` or `'`.
+
+    Empty for a blank. Raises as `normalize_email` does.
+    """
+
+def email_identity(text: str) -> str | None:
+    """The `customer_id` that an e-mail gives a customer who has no other.
+
+    None unless it has the form x@y. Raises as `normalize_email` does.
+    """
 
 def generate(
     path: str | PathLike[str],

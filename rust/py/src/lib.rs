@@ -9,6 +9,7 @@ mod known;
 mod pipeline;
 mod plan;
 mod rows;
+mod values;
 
 use pyo3::prelude::*;
 
@@ -30,6 +31,8 @@ mod _native {
     use super::pipeline::{Feed, Pipeline, verify};
     #[pymodule_export]
     use super::plan::Plan;
+    #[pymodule_export]
+    use super::values::{email_identity, normalize_email, normalize_identity};
 
     use super::*;
 

@@ -13,7 +13,7 @@ use crate::pgcopy::{put_bytes_within, put_i32, put_null};
 use crate::plan::Plan;
 use crate::plan::mapping::Target;
 use crate::rows::findings::{Code, Finding};
-use crate::values::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
+use crate::values::convert::{count_characters, email, email_identity, identity, trim_bytes};
 use crate::values::dates::{DateError, DateOrder, parse_date};
 use twox_hash::XxHash3_64;
 
@@ -301,7 +301,8 @@ impl Writer<'_> {
     #[inline(always)]
     fn email(&self, field: usize, value: &[u8], payload: &mut Vec<u8>) -> Result<(), Reject> {
         if self.has_wide && !value.is_ascii() {
-            return self.text(field, &lower_case(value), payload);
+            let stored = String::from_utf8_lossy(value);
+            return self.text(field, email(&stored).as_bytes(), payload);
         }
         self.text(field, value, payload)?;
         let start = payload.len() - value.len();
