@@ -254,8 +254,12 @@ class Batch:
     def lines(self) -> list[int]:
         """The line on which each of `rows()` begins."""
 
-    def new_rows(self, first_id: int, import_id: int, source_id: int) -> Pieces:
-        """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`."""
+    def new_rows(self, ids: list[tuple[int, int]], import_id: int, source_id: int) -> Pieces:
+        """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`.
+
+        `ids`: the first of each run of consecutive ids, and how many. ValueError unless there are as
+        many as rows.
+        """
 
     def changed(self, clears: int) -> Pieces:
         """COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`."""

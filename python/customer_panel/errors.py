@@ -143,6 +143,16 @@ class Interrupted(ImportFailed):
     hint = "Import that file again to finish it, or give it up with --restart on the file you want."
 
 
+class RowRefused(ImportFailed):
+    """A rule that somebody has put on the table refused a row of the file."""
+
+    code = "row_refused"
+    hint = (
+        "Correct the file or the rule, then run the same command again; "
+        "the rows before this batch are in."
+    )
+
+
 class Stopped(ImportFailed):
     """The import was stopped at a batch border and can be resumed."""
 
@@ -233,6 +243,30 @@ class DatabaseLost(DatabaseError):
 
     code = "database_lost"
     hint = "Run the command again; a committed batch is never lost and never loaded twice."
+
+
+class PoolerInTheWay(DatabaseError):
+    """The address of the database is that of a transaction pooler, where sessions are shared."""
+
+    code = "pooler_in_the_way"
+    hint = (
+        "Set CP_DIRECT_URL to an address of the PostgreSQL server itself, for imports and "
+        "notifications; DATABASE_URL may stay the pooler's, for the HTTP API."
+    )
+
+
+class TriggersOff(DatabaseError):
+    """The triggers that keep what people edit are off for this role or database."""
+
+    code = "triggers_off"
+    hint = "Take it back: ALTER ROLE .. RESET session_replication_role, or ALTER DATABASE .. RESET."
+
+
+class NotAllowed(DatabaseError):
+    """The role of the import may not do what the import needs."""
+
+    code = "not_allowed"
+    hint = "Connect as the owner of the table customers, or as a member of that role."
 
 
 class ServerTooOld(DatabaseError):

@@ -226,33 +226,57 @@ def _keys(text: str) -> tuple[ApiKey, ...]:
 
 
 # Parameters that Prisma puts into a DATABASE_URL and libpq refuses. They are dropped; `schema` is
-# translated.
+# translated. The mark of a pooler stays until an address is used.
 _PRISMA_ONLY = (
-    *("connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "sslaccept"),
-    *("statement_cache_size", "single_use_connections", "sslidentity"),
+    *("connection_limit", "pool_timeout", "socket_timeout", "sslaccept", "sslidentity"),
+    *("statement_cache_size", "single_use_connections"),
 )
+_POOLER = ("pgbouncer", "true")
 
 
-def _dsn(text: str) -> str:
-    """A libpq connection string; a URL written for Prisma is accepted too."""
+def parse_dsn(text: str) -> str:
+    """A libpq connection string; a URL written for Prisma is accepted too, and keeps its
+    `pgbouncer=true`. Raises ValueError.
+    """
     if re.match(r"[a-z_]+\s*=", text):
         return text
     if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError("not a connection string such as postgresql://user@host:5432/name")
-    parts = urlsplit(text)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = _query(text)
     schema = next((value for name, value in pairs if name == "schema"), "public")
-    kept = [(n, v) for n, v in pairs if n not in _PRISMA_ONLY and n != "schema"]
+    kept = [
+        (name, value)
+        for name, value in pairs
+        if name not in (*_PRISMA_ONLY, "schema") and (name != "pgbouncer" or value == "true")
+    ]
     if len(kept) == len(pairs):
         return text
     if schema != "public":
         kept.append(("options", f"-csearch_path={schema}"))
-    return urlunsplit(parts._replace(query=urlencode(kept, quote_via=quote)))
+    return _with_query(text, kept)
+
+
+def without_mark(dsn: str) -> tuple[str, bool]:
+    """An address for libpq, and whether it was marked as that of a transaction pooler."""
+    pairs = _query(dsn) if "pgbouncer=" in dsn else []
+    if _POOLER not in pairs:
+        return dsn, False
+    return _with_query(dsn, [pair for pair in pairs if pair != _POOLER]), True
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+
+
+def _with_query(url: str, pairs: list[tuple[str, str]]) -> str:
+    return urlunsplit(urlsplit(url)._replace(query=urlencode(pairs, quote_via=quote)))
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("DATABASE_URL", "database_url", _dsn, "PostgreSQL 18 or newer; else the embedded one"),
-    Setting("CP_DIRECT_URL", "direct_url", _dsn, "past a transaction pooler: for imports"),
+    Setting(
+        "DATABASE_URL", "database_url", parse_dsn, "PostgreSQL 18 or newer; else the embedded one"
+    ),
+    Setting("CP_DIRECT_URL", "direct_url", parse_dsn, "past a transaction pooler: for imports"),
     Setting("CP_HOME", "home", _path, "where the embedded PostgreSQL and caches live"),
     Setting("CP_PG_BIN", "pg_bin", _path, "bin folder of the PostgreSQL 18 to run embedded"),
     Setting("CP_MEMORY", "memory", _memory, "upper bound of an import's map of known rows"),

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import psycopg
 
-from customer_panel.db.connect import Connection, connect, disk_full
-from customer_panel.errors import DatabaseError, MigrationFailed, SchemaTooNew
+from customer_panel.db.connect import Connection, connect, disk_full, first_line, is_loss
+from customer_panel.errors import DatabaseError, DatabaseUnreachable, MigrationFailed, SchemaTooNew
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 LOCK = 0x63705F6D69677261  # "cp_migra"; any number that no other program locks
@@ -133,6 +133,10 @@ def _run(connection: Connection, migration: Migration, direction: str, record: s
     except psycopg.Error as error:
         if full := disk_full(error):
             raise full from None
+        if is_loss(error):
+            raise DatabaseUnreachable(
+                f"the database was lost during a migration: {first_line(error)}"
+            ) from error
         raise MigrationFailed(f"{migration.path.name}: {error}") from error
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import psycopg
 
-from customer_panel.db.connect import disk_full, is_loss
+from customer_panel.db.connect import disk_full, first_line, is_loss
 from customer_panel.errors import (
     AlreadyRunning,
     CustomerPanelError,
     DatabaseLost,
+    NotAllowed,
     SourceNotResumable,
     Stopped,
 )
@@ -54,6 +55,8 @@ def run_import(
             if not run.has_claimed or not (is_loss(error) or isinstance(error, AlreadyRunning)):
                 if full := disk_full(error):
                     raise full from error
+                if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                    raise NotAllowed(f"the database refused: {first_line(error)}") from None
                 raise
             if isinstance(request.source, StreamSource):
                 raise SourceNotResumable(

@@ -6,24 +6,20 @@ import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psycopg
 
 from customer_panel.db.connect import Connection, connect
 from customer_panel.imports.stop import Stop
+from customer_panel.sql import statement
 
 # This package reports lost connections itself. The driver's warnings go to the log of the
 # application; without one they must not go to the terminal.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 # If the server crashes, rows and checkpoint of a commit are lost together, so a commit need not wait
 # for the disk.
-LANE = (
-    b"SET synchronous_commit = off; SET customer_panel.import = 'on'; SET statement_timeout = 0;"
-    b"SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;"
-    b"SET maintenance_work_mem = '256MB'"
-)
-JOB = b"SET statement_timeout = 0; SET lock_timeout = 0; SET customer_panel.import = 'on'"
+LANE = {"synchronous_commit": "off", "maintenance_work_mem": "256MB"}
 # The backend of a killed client must end while it works, or it keeps its locks.
 NOTICE = (
     b"SET client_connection_check_interval = 500;"
@@ -45,7 +41,7 @@ class Sessions:
         """The session that holds the runner lock and writes the job's states, each committed at once
         and durably.
         """
-        return self._open("import", JOB)
+        return self._open("import")
 
     def lane(self) -> Connection:
         conn = self._open("import lane", LANE)
@@ -55,7 +51,7 @@ class Sessions:
         return conn
 
     def listener(self) -> Connection:
-        return self._open("import requests", JOB)
+        return self._open("import requests")
 
     @contextlib.contextmanager
     def cancelling(self, stop: Stop) -> Iterator[None]:
@@ -85,11 +81,15 @@ class Sessions:
             with contextlib.suppress(psycopg.Error):
                 conn.cancel_safe(timeout=1)
 
-    def _open(self, part: str, setup: bytes) -> Connection:
-        conn = connect(self.dsn, part=part, autocommit=True)
-        conn.execute(setup)
-        # Some platforms cannot check a connection, and refuse the setting. There a backend notices
-        # a lost client when it writes to it.
-        with contextlib.suppress(psycopg.errors.InvalidParameterValue):
-            conn.execute(NOTICE)
+    def _open(self, part: str, settings: Mapping[str, str] | None = None) -> Connection:
+        conn = connect(self.dsn, part=part, autocommit=True, settings=settings, writes=True)
+        try:
+            conn.execute(statement("lower_deadlock_timeout"))
+            # Some platforms cannot check a connection, and refuse the setting. There a backend
+            # notices a lost client when it writes to it.
+            with contextlib.suppress(psycopg.errors.InvalidParameterValue):
+                conn.execute(NOTICE)
+        except BaseException:
+            conn.close()
+            raise
         return conn

@@ -89,7 +89,7 @@ class Session:
         """Raises DatabaseError."""
         self.migrate()
         if self.conn is None:
-            self.conn = connect(self.dsn, part="import worker", autocommit=True)
+            self.conn = connect(self.dsn, part="import worker", autocommit=True, writes=True)
             self.conn.execute(b"LISTEN customer_panel_requests")
         return self.conn
 

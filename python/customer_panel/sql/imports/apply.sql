@@ -1,8 +1,11 @@
 -- One batch of one lane, in one transaction.
 
 -- draw_ids --
--- The lowest and the highest of n new ids. They are one range unless another session drew ids at the same time.
-SELECT min(id), max(id) FROM (SELECT nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s)) AS drawn;
+-- Draws n new ids: in runs, the first of each and how many. There is more than one run if another session draws meanwhile.
+SELECT min(id) AS first, count(*) AS count
+  FROM (SELECT id, id - row_number() OVER () AS run
+          FROM (SELECT nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s)) AS drawn) AS numbered
+ GROUP BY run ORDER BY 1;
 
 -- copy_customers --
 -- New customers, in key order.

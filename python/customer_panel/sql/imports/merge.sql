@@ -1,5 +1,9 @@
 -- The stage: rows to be merged into customers that may exist already.
 
+-- stand_aside --
+-- Tells the trigger of customers that this transaction is an import's. Not the session: behind a pooler others use it next.
+SELECT set_config('customer_panel.import', 'on', true);
+
 -- create_stage --
 -- Rows to be merged. is_first: the outcome of the row is counted; of several rows of an identity only the first one's is.
 CREATE TEMPORARY TABLE IF NOT EXISTS stage (

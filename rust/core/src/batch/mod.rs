@@ -101,7 +101,7 @@ impl Batch {
     pub fn frame(
         &self,
         part: Part,
-        target: Target,
+        target: &Target,
         next: &mut usize,
         enough: usize,
         out: &mut Vec<u8>,
@@ -134,7 +134,7 @@ mod tests {
                 Parked::Later
             });
         }
-        let target = Target::Parked { import_id: 5 };
+        let target = &Target::Parked { import_id: 5 };
         let mut whole = Vec::new();
         assert!(batch.frame(Part::Waiting, target, &mut 0, usize::MAX, &mut whole));
         for enough in [1, 19, 100, 1000] {
