@@ -4,7 +4,7 @@ Only `customer_panel.imports` uses it, and the commands that generate and examin
 are streams that PostgreSQL's COPY takes as they are; nothing in it knows a database.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from os import PathLike
 from typing import ClassVar, Final, Literal, final
@@ -183,8 +183,9 @@ class Pipeline:
     def next_batch(self, lane: int) -> Batch | None:
         """The next batch of a lane, in file order; None when no more will come, for any reason."""
 
-    def outcome(self) -> tuple[Batch | None, int]:
-        """Waits for the end of the source; the batch of an open-ended last record, and the bytes.
+    def outcome(self) -> tuple[Batch | None, int, tuple[list[tuple[int, int]], int, int]]:
+        """Waits for the end of the source; the batch of an open-ended last record, the bytes, and the
+        hashes of all that was read: its whole 16 MiB blocks, the bytes hashed, the hash of the rest.
 
         Such a record has no line end, so a longer file might continue it. Raises OSError,
         OverBudget, or Stopped. To be called once.
@@ -259,11 +260,16 @@ class Pieces:
     def __next__(self) -> bytes: ...
 
 def verify(
-    descriptor: int, blocks: Sequence[tuple[int, int]], done_to: int, tail_hash: int
+    descriptor: int,
+    blocks: Mapping[int, int],
+    tails: Mapping[int, int],
+    check: Callable[[], object],
 ) -> tuple[int, int] | None:
-    """Compares the first `done_to` bytes of a file with the hashes of its blocks.
+    """Compares the start of a file with the hashes of its 16 MiB blocks, by number, and with those of
+    the bytes from the last whole block to an offset, by that offset.
 
-    None, or the span that differs. Raises OSError.
+    None, or the span that differs. A block without a hash counts as changed. `check` is called
+    before every mebibyte, and what it raises ends the work. Raises OSError.
     """
 
 def customer_fields() -> list[

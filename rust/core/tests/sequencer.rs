@@ -72,9 +72,10 @@ fn spans(chunks: &[&str], routing: Routing) -> String {
     let budget = Arc::new(Budget::new(1 << 30));
     let (sender, batches) = unbounded();
     let outlet = Outlet::new(sender, &budget);
-    let sequencer = Sequencer::new(routing, None, vec![outlet], budget);
+    let mut sequencer = Sequencer::new(routing, None, vec![outlet], budget);
     let (recycle, _used) = unbounded();
     let (tail, _) = sequencer.run(&received, &recycle).ok().unwrap();
+    drop(sequencer);
     let mut shown: Vec<String> = batches.iter().map(|batch| self::shown(&batch)).collect();
     shown.extend(tail.iter().map(|tail| format!("+{}", self::shown(tail))));
     shown.join(" ")

@@ -22,6 +22,7 @@ from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import StopRequested
+from customer_panel.imports.unchanged import MOST_GROWTHS
 
 FEW_CORES = 4  # with at most this many, two lanes keep the server busy; with more, four do
 
@@ -45,20 +46,32 @@ class Lanes:
         self._at_once = lanes_at_once(scan.tuning)
         self._drawing = threading.Lock()
 
-    def run(self, conn: Connection, *, parks_changed: bool) -> None:
+    def run(self, conn: Connection, *, parks_changed: bool) -> int | None:
         """Runs every lane to the end of the file.
 
         `parks_changed`: changed rows wait for the end too, because there is no key to merge by.
-        Raises ClaimLost, StopRequested, SourceUnreadable, SourceNotResumable.
+        Returns the byte behind which a file is not read that grew again and again meanwhile.
+        Raises ClaimLost, StopRequested, SourceChanged, SourceUnreadable, SourceNotResumable.
         """
-        source = self.scan.source
+        growths = 0
         while True:
             try:
+                self._expect(conn)
                 self._divide(conn, parks_changed)
-                lanes = self._lanes(conn)
-                tails, end = self._run_all(conn, lanes, parks_changed, until=None)
+                tails, end = self._run_all(conn, self._lanes(conn), parks_changed, until=None)
+                size = self.scan.unchanged.check()
+                if size is None or size <= end:
+                    self._close(tails, end)
+                    return None
+                # What was appended is read by the next round. It may go on with a last record
+                # without a line end, so that one is not committed as it was.
+                growths += 1
+                if growths > MOST_GROWTHS:
+                    end = max(lane.done_to for lane in self._level(conn, parks_changed))
+                    self._close([], end)
+                    return end
             except OverBudget:
-                if isinstance(source, StreamSource):
+                if isinstance(self.scan.source, StreamSource):
                     raise SourceNotResumable(
                         "the stream has more identities than CP_MEMORY has room for,"
                         " and it cannot be read twice",
@@ -67,13 +80,13 @@ class Lanes:
                 # More identities than estimated: each lane becomes two, so each pass has half as
                 # many.
                 ledger.put_lanes(conn, self.claim, halved(self._lanes(conn)))
-                continue
-            # A last record without a line end may have grown between two passes: then they have
-            # read different records, and the passes are repeated.
-            is_one_pass = len(lanes) <= self._at_once
-            if is_one_pass or not tails or source.size_now() == end:
-                break
-        self._close(tails, end)
+
+    def _expect(self, conn: Connection) -> None:
+        """Adds the hashes of what passes have read that came to no end."""
+        self.scan.unchanged.expect(
+            ledger.blocks_of(conn, self.claim.import_id),
+            [(lane.done_to, lane.tail_hash) for lane in self._lanes(conn)],
+        )
 
     def _close(self, tails: list[Batch], end: int) -> None:
         """Commits the last record, if it has no line end, together with the end of the file.
@@ -94,13 +107,18 @@ class Lanes:
         needed = lanes_needed(conn, self.scan)
         if len(lanes) % self._at_once == 0 and len(lanes) >= needed:
             return
+        lanes = self._level(conn, parks_changed)
+        ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
+
+    def _level(self, conn: Connection, parks_changed: bool) -> list[Lane]:
+        """The lanes, when all have reached the furthest checkpoint of any of them."""
+        lanes = self._lanes(conn)
         furthest = max(lane.done_to for lane in lanes)
         if any(lane.done_to < furthest for lane in lanes):
-            # Some lanes have passed rows that others have not: first the old lanes all go on to
-            # the furthest checkpoint.
+            # Some lanes have passed rows that others have not.
             self._run_all(conn, lanes, parks_changed, until=furthest)
             lanes = self._lanes(conn)
-        ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
+        return lanes
 
     def _lanes(self, conn: Connection) -> list[Lane]:
         return ledger.lanes_of(conn, self.claim.import_id)

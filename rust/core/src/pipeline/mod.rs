@@ -8,6 +8,7 @@ pub mod routing;
 pub mod sequencer;
 pub mod source;
 
+use crate::batch::blocks::Hashed;
 use crate::identity::known::Known;
 use budget::{Budget, Held, Outlet};
 use crossbeam_channel::{Receiver, unbounded};
@@ -23,6 +24,8 @@ pub struct Outcome {
     pub tail: Option<Held>,
     /// Bytes of the source.
     pub end: u64,
+    /// The hashes of all that was read.
+    pub read: Hashed,
 }
 
 pub struct Pipeline {
@@ -52,7 +55,7 @@ impl Pipeline {
             .into_iter()
             .map(|sender| Outlet::new(sender, &budget))
             .collect();
-        let sequencer = Sequencer::new(routing, known, outlets, Arc::clone(&budget));
+        let mut sequencer = Sequencer::new(routing, known, outlets, Arc::clone(&budget));
         let (report, outcome) = unbounded();
         let (pieces, recycle) = reader::start(reading);
         let shared = Arc::clone(&budget);
@@ -60,7 +63,10 @@ impl Pipeline {
             let ended = sequencer.run(&pieces, &recycle).map(|(tail, end)| Outcome {
                 tail: tail.map(|batch| Held::uncounted(batch, &shared)),
                 end,
+                read: sequencer.hashed(),
             });
+            // Its map is freed before the caller asks for that of the next pass.
+            drop(sequencer);
             // The pipeline may have been dropped.
             let _ = report.send(ended);
         });

@@ -5,7 +5,7 @@
 //! and the hash of the bytes before a checkpoint. So the number of parsers or lanes cannot change the outcome.
 
 use crate::batch::Batch;
-use crate::batch::blocks::{Block, BlockHasher};
+use crate::batch::blocks::{Block, BlockHasher, Hashed};
 use crate::batch::frame::{Place, put_finding};
 use crate::batch::row_set::Pool;
 use crate::identity::classify::{Class, classify, recall};
@@ -67,7 +67,7 @@ impl Sequencer {
     /// Returns the offset that it reached, and the batch of a last record without line end. A longer file might
     /// continue that record, so the caller commits the batch when nothing more can come.
     pub fn run(
-        mut self,
+        &mut self,
         pieces: &Receiver<Piece>,
         recycle: &Sender<Chunk>,
     ) -> Result<(Option<Batch>, u64), Failure> {
@@ -272,6 +272,15 @@ impl Sequencer {
     fn hash(&mut self, bytes: &[u8]) {
         if self.routing.hashes_blocks {
             self.hasher.feed(bytes, |block| self.blocks.push(block));
+        }
+    }
+
+    /// The hashes of all that was read.
+    pub fn hashed(&self) -> Hashed {
+        Hashed {
+            blocks: self.blocks.clone(),
+            to: self.hasher.position(),
+            tail_hash: self.hasher.tail(),
         }
     }
 
