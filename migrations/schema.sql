@@ -152,13 +152,13 @@ CREATE TABLE public.imports (
     error text,
     progress_every_ms integer,
     end_number bigint,
-    CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
+    CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['settling'::text, 'verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
     CONSTRAINT imports_status_check CHECK ((status = ANY (ARRAY['RUNNING'::text, 'PAUSED'::text, 'INTERRUPTED'::text, 'COMPLETED'::text, 'FAILED'::text, 'CANCELLED'::text])))
 );
 
 COMMENT ON COLUMN public.imports.epoch IS 'Raised by every claim: a runner that lost its claim finds no lane row of its epoch.';
 
-COMMENT ON COLUMN public.imports.file_size IS 'Bytes of the file when the job was made: what per cent are of, so that they never go back.';
+COMMENT ON COLUMN public.imports.file_size IS 'Bytes of the file when the job was made, or when it stood still: what per cent are of, so that they never go back.';
 
 COMMENT ON COLUMN public.imports.keys_deferred IS 'A first load: the indexes on customer_id and e-mail are built when the rows are in.';
 

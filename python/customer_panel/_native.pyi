@@ -5,7 +5,7 @@ only takes the columns of a customer from it and the rules of e-mails and identi
 are streams that PostgreSQL's COPY takes as they are; nothing in it knows a database.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from os import PathLike
 from typing import ClassVar, Final, Literal, final
@@ -195,13 +195,16 @@ class Pipeline:
     def next_batch(self, lane: int) -> Batch | None:
         """The next batch of a lane, in file order; None when no more will come, for any reason."""
 
-    def outcome(self) -> tuple[Batch | None, int, int, Known | None]:
+    def outcome(
+        self,
+    ) -> tuple[Batch | None, int, tuple[list[tuple[int, int]], int, int], int, Known | None]:
         """Waits for the end of the source. To be called once.
 
-        Returns the batch of an open-ended last record; the bytes; how many customers with several
-        rows have the same rows as before, which were counted as pending; and the map for the second
-        reading, unless all have. An open-ended record has no line end, so a longer file might
-        continue it. Raises OSError, OverBudget, or Stopped.
+        Returns the batch of an open-ended last record; the bytes; the hashes of all that was read:
+        its whole 16 MiB blocks, the bytes hashed, the hash of the rest; how many customers with
+        several rows have the same rows as before, which were counted as pending; and the map for
+        the second reading, unless all have. An open-ended record has no line end, so a longer file
+        might continue it. Raises OSError, OverBudget, or Stopped.
         """
 
     def stop(self) -> None:
@@ -281,11 +284,16 @@ class Pieces:
     def __next__(self) -> bytes: ...
 
 def verify(
-    descriptor: int, blocks: Sequence[tuple[int, int]], done_to: int, tail_hash: int
+    descriptor: int,
+    blocks: Mapping[int, int],
+    tails: Mapping[int, int],
+    check: Callable[[], object],
 ) -> tuple[int, int] | None:
-    """Compares the first `done_to` bytes of a file with the hashes of its blocks.
+    """Compares the start of a file with the hashes of its 16 MiB blocks, by number, and with those of
+    the bytes from the last whole block to an offset, by that offset.
 
-    None, or the span that differs. Raises OSError.
+    None, or the span that differs. A block without a hash counts as changed. `check` is called
+    before every mebibyte, and what it raises ends the work. Raises OSError.
     """
 
 def customer_fields() -> list[

@@ -26,6 +26,7 @@ from customer_panel.redaction import redacted
 MEMORY_BYTES = 512 << 20  # enough for 20 million identities of about 20 bytes each
 BATCH_ROWS = 200_000  # more rows a batch cost memory and save no time
 HEARTBEAT_MS = 15_000  # below the 30 s after which common proxies drop a silent stream
+DAY_S = 86_400
 STREAMS = 500  # an idle one costs its socket and some 30 KiB
 LOCAL_ORIGINS = ("http://localhost:*", "http://127.0.0.1:*")  # a frontend under development
 SCOPES = ("read", "write", "import")
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 3000
     batch_rows: int = BATCH_ROWS
+    settle_s: float = 0
     total_rows: int | None = None
     progress_every_ms: int = 1000
     recent_limit: int = 20
@@ -145,6 +147,12 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(?:\.[0-9]{1,3})?", text) or float(text) > DAY_S:
+        raise ValueError(f"{text!r} is not a number of seconds from 0 to {DAY_S}")
+    return float(text) if "." in text else int(text)
 
 
 def parse_bytes(text: str) -> int:
@@ -285,6 +293,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("HOST", "host", _host, "address that the HTTP API listens on"),
     Setting("PORT", "port", _whole(0, 65535), "port that the HTTP API listens on"),
     Setting("IMPORT_BATCH_SIZE", "batch_rows", _whole(100, 1_000_000), "rows per commit, at most"),
+    Setting("IMPORT_SETTLE_SEC", "settle_s", _seconds, "how long a file stands still before"),
     Setting("IMPORT_TOTAL_ROWS", "total_rows", _whole(1, 10**15), "expected rows, for per cent"),
     Setting("IMPORT_PROGRESS_EVERY_MS", "progress_every_ms", _whole(200, 30_000), "news interval"),
     Setting("IMPORT_RECENT_LIMIT", "recent_limit", _whole(1, 200), "newest rows in a snapshot"),

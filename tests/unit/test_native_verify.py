@@ -43,11 +43,18 @@ def checkpoints(tmp_path_factory):
     return path, kept
 
 
+def verify(file, checkpoint, check=lambda: None):
+    done_to, blocks, tail_hash = checkpoint
+    return _native.verify(file.fileno(), dict(blocks), {done_to: tail_hash}, check)
+
+
 def test_an_unchanged_file_passes_at_every_checkpoint(checkpoints):
     path, kept = checkpoints
     with path.open("rb") as file:
-        for done_to, blocks, tail_hash in kept:
-            assert _native.verify(file.fileno(), blocks, done_to, tail_hash) is None
+        for checkpoint in kept:
+            assert verify(file, checkpoint) is None
+        tails = {done_to: tail_hash for done_to, _, tail_hash in kept}
+        assert _native.verify(file.fileno(), dict(kept[-1][1]), tails, lambda: None) is None
 
 
 @pytest.mark.parametrize("number", range(20))
@@ -60,7 +67,7 @@ def test_a_changed_byte_is_in_the_span_that_is_named(checkpoints, number):
     with path.open("r+b") as file:
         byte = os.pread(file.fileno(), 1, at)[0]
         os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
-        found = _native.verify(file.fileno(), blocks, done_to, tail_hash)
+        found = verify(file, (done_to, blocks, tail_hash))
         os.pwrite(file.fileno(), bytes([byte]), at)
     if behind:
         assert found is None
@@ -76,5 +83,5 @@ def test_a_shorter_file_is_changed_where_it_ends(checkpoints, tmp_path):
     short = tmp_path / "short.csv"
     short.write_bytes(path.read_bytes()[: BLOCK + 5])
     with short.open("rb") as file:
-        low, high = _native.verify(file.fileno(), blocks, done_to, tail_hash)
+        low, high = verify(file, (done_to, blocks, tail_hash))
     assert low <= BLOCK + 5 <= high <= done_to

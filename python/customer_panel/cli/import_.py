@@ -18,7 +18,7 @@ import click
 import rich_click
 
 from customer_panel.errors import CustomerPanelError
-from customer_panel.settings import Settings
+from customer_panel.settings import DAY_S, Settings
 
 if TYPE_CHECKING:
     from customer_panel.imports import ImportResult, Stop
@@ -93,6 +93,12 @@ def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dic
     metavar="OUT.csv",
     type=click.Path(path_type=Path),
     help="Write what was set aside, and warnings, into a file.",
+)
+@click.option(
+    "--settle",
+    metavar="SECONDS",
+    type=click.FloatRange(0, DAY_S),
+    help="Read it when it has stood still for so long. Default: IMPORT_SETTLE_SEC, else at once.",
 )
 @click.option("--dry-run", is_flag=True, help="Read it all, write nothing, say what would happen.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

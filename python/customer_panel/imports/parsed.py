@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import date
 from typing import Any, Literal
 
 import msgspec
 
 from customer_panel import customer
-from customer_panel._native import Batch, Pipeline
+from customer_panel._native import Batch, Pipeline, Plan
 from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.model import Options
 from customer_panel.imports.sources import Source, planned
+from customer_panel.imports.unchanged import MOST_GROWTHS, Unchanged
 
 COLUMNS: tuple[str, ...] = tuple(column.name for column in customer.COLUMNS)
 BUDGET_BYTES = 32 << 20  # parsed rows that wait for the sink, still in their compact form
 HEADER_BYTES = 19  # signature, flags and extension of a binary COPY stream
+
+logger = logging.getLogger("customer_panel.imports")
 
 Row = tuple[str | date | None, ...]
 
@@ -61,34 +65,58 @@ class ParsedBatch(msgspec.Struct, frozen=True, kw_only=True):
 def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterator[ParsedBatch]:
     """Batches of at most `batch_rows` rows in file order; memory does not grow with the file.
 
-    Raises MappingError, SourceEmpty, SourceUnreadable.
+    Raises MappingError, SourceEmpty, SourceUnreadable; SourceChanged behind the last batch.
     """
     plan = planned(source, options)
+    unchanged = Unchanged(source)
+    done_to, growths = plan.data_start, 0
+    while True:
+        tail, end = yield from _passed(source, plan, batch_rows, done_to, unchanged)
+        size = unchanged.check()
+        if size is None or size <= end:
+            break
+        # What was appended may go on with a last record without a line end.
+        growths, done_to = growths + 1, end if tail is None else tail.span[0]
+        if growths > MOST_GROWTHS:
+            logger.warning(
+                "%s went on growing while it was read; what is behind byte %d was left out",
+                *(source.name, done_to),
+            )
+            return
+    if tail is not None and (found := _parsed(tail)):
+        yield found
+
+
+def _passed(
+    source: Source, plan: Plan, batch_rows: int, done_to: int, unchanged: Unchanged
+) -> Generator[ParsedBatch, None, tuple[Batch | None, int]]:
+    """The batches behind `done_to`. Returns that of a last record without a line end, and the byte
+    where the source ended.
+    """
     pipeline = Pipeline(
         source.native(),
         plan,
         seed=0,
         head=source.head,
         lanes=1,
-        done_to=[plan.data_start],
+        done_to=[done_to],
         batch_rows=batch_rows,
         batch_bytes=BUDGET_BYTES // 4,
         budget=BUDGET_BYTES,
-        hashes_blocks=False,
     )
     try:
         while (batch := pipeline.next_batch(0)) is not None:
             if found := _parsed(batch):
                 yield found
-        tail, *_ = pipeline.outcome()
-        if tail is not None and (found := _parsed(tail)):
-            yield found
+        tail, end, read, *_ = pipeline.outcome()
     except OSError as error:
         raise SourceUnreadable(
             f"{source.name} cannot be read: {error.strerror or error}"
         ) from error
     finally:
         pipeline.stop()
+    unchanged.passed(read)
+    return tail, end
 
 
 def _parsed(batch: Batch) -> ParsedBatch | None:

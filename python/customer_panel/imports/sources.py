@@ -7,8 +7,10 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from customer_panel._native import Feed, Plan, PlanError
 from customer_panel.errors import (
@@ -24,55 +26,102 @@ from customer_panel.imports.model import Buffers, Options
 HEAD_BYTES = (1 << 20) + 4  # the longest header that is accepted, and a byte order mark
 
 
+# A file system notes times by a clock that ticks: a write in the tick of the write before it changes
+# no time. Linux ticks every 1 to 10 ms, or finer; FAT every 2 s.
+TICK_NS, COARSE_TICK_NS = 100_000_000, 2_000_000_000
+
+
+class Stamp(NamedTuple):
+    """What changes with the content of a file."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    is_fresh: bool  # the file was changed so shortly before that the next change may look the same
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Stamp:
+        is_coarse = found.st_ctime_ns % 10_000_000 == 0
+        age_ns = time.time_ns() - found.st_ctime_ns
+        is_fresh = age_ns < (COARSE_TICK_NS if is_coarse else TICK_NS)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, is_fresh)
+
+    def proves(self, later: Stamp) -> bool:
+        """Whether the file has not changed between this stamp and `later`."""
+        return not self.is_fresh and self[:3] == later[:3]
+
+
 class FileSource:
     """A regular file, opened once: this process reads all of it, resumes included, by one descriptor."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises SourceNotFound, NotAFile or SourceUnreadable."""
-        shown = os.fspath(path)
-        try:
-            # Without O_NONBLOCK the open of a FIFO would wait for a writer.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            raise SourceNotFound(f"no such file: {shown}") from None
-        except ValueError as error:
-            raise SourceNotFound(f"not a path: {error}") from None
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise SourceNotFound(f"no such file: the name is too long: {shown[:60]}…") from None
-            raise SourceUnreadable(f"{shown} cannot be opened: {error.strerror}") from None
-        self._take(descriptor, Path(path).absolute(), shown)
+        absolute = Path(path).absolute()
+        self._open = lambda: _open(absolute)
+        self._take(_open(path), absolute, os.fspath(path))
 
     @classmethod
-    def from_descriptor(cls, descriptor: int, path: Path) -> FileSource:
-        """The file of an open descriptor, named `path`. The source owns the descriptor and closes it.
+    def opened_by(cls, opens: Callable[[], int], path: Path) -> FileSource:
+        """The file that `opens` opens, named `path`. The source owns the descriptor.
 
-        Raises NotAFile or SourceUnreadable, after closing it.
+        Raises what `opens` raises, NotAFile or SourceUnreadable.
         """
         source = cls.__new__(cls)
-        source._take(descriptor, path, os.fspath(path))
+        source._open = opens
+        source._take(opens(), path, os.fspath(path))
         return source
 
+    def renew(self) -> None:
+        """Takes the file that has the name now, from its start. Raises as opening does, and then has
+        the old one still.
+        """
+        old = self.descriptor
+        self._take(self._open(), self.path, os.fspath(self.path))
+        os.close(old)
+
+    def seen_now(self) -> tuple[int, ...]:
+        """What tells one state of the file that has the name now from another. Raises as opening
+        does.
+        """
+        descriptor = self._open()
+        try:
+            found = os.fstat(descriptor)
+        except OSError as error:
+            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+        return (found.st_dev, found.st_ino, *Stamp.of(found)[:3])
+
     def _take(self, descriptor: int, path: Path, shown: str) -> None:
-        self.path, self.descriptor = path, descriptor
         try:
             found = os.fstat(descriptor)
             _require_file(found.st_mode, shown)
-            self.head = _read_head(descriptor)
+            stamp = Stamp.of(found)
+            head = _read_head(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
+        self.path, self.descriptor, self.stamp, self.head = path, descriptor, stamp, head
         self.size, self.device, self.inode = found.st_size, found.st_dev, found.st_ino
         self.mtime_ns = found.st_mtime_ns
         self.is_whole_in_head = len(self.head) == found.st_size
 
     name = property(lambda self: os.fspath(self.path))
+    _open: Callable[[], int]
 
     def native(self) -> int:
         return self.descriptor
 
+    def stamp_now(self) -> Stamp:
+        """Raises SourceUnreadable."""
+        try:
+            return Stamp.of(os.fstat(self.descriptor))
+        except OSError as error:
+            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from error
+
     def size_now(self) -> int:
-        return os.fstat(self.descriptor).st_size
+        """Raises SourceUnreadable."""
+        return self.stamp_now().size
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -165,6 +214,22 @@ def planned(source: Source, options: Options) -> Plan:
             hint="Nothing was imported; check how the file is made.",
         )
     return plan
+
+
+def _open(path: str | os.PathLike[str]) -> int:
+    """Raises SourceNotFound or SourceUnreadable."""
+    shown = os.fspath(path)
+    try:
+        # Without O_NONBLOCK the open of a FIFO would wait for a writer.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceNotFound(f"no such file: {shown}") from None
+    except ValueError as error:
+        raise SourceNotFound(f"not a path: {error}") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SourceNotFound(f"no such file: the name is too long: {shown[:60]}…") from None
+        raise SourceUnreadable(f"{shown} cannot be opened: {error.strerror}") from None
 
 
 def _require_file(mode: int, shown: str) -> None:

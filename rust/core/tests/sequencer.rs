@@ -77,6 +77,7 @@ fn spans(chunks: &[&str], routing: Routing) -> String {
     let mut sequencer = Sequencer::new(routing, None, vec![outlet], budget);
     let (recycle, _used) = unbounded();
     let (tail, _) = sequencer.run(&received, &recycle).ok().unwrap();
+    drop(sequencer);
     let mut shown: Vec<String> = batches.iter().map(|batch| self::shown(&batch)).collect();
     shown.extend(tail.iter().map(|tail| format!("+{}", self::shown(tail))));
     shown.join(" ")

@@ -5,7 +5,7 @@ use crate::errors::NativeError;
 use crate::known::Known;
 use crate::plan::Plan;
 use customer_panel_core::batch::blocks;
-use customer_panel_core::batch::blocks::Block;
+use customer_panel_core::batch::blocks::Expected;
 use customer_panel_core::csv::scanner::Limits;
 use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::hash::HashKeys;
@@ -15,6 +15,7 @@ use customer_panel_core::pipeline::reader::{CHUNK_BYTES, Reading};
 use customer_panel_core::pipeline::routing::{CHECKPOINT_BYTES, Routing};
 use customer_panel_core::pipeline::source::{self, Located, Source};
 use pyo3::prelude::*;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -71,6 +72,10 @@ impl Feed {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+type Read = (Vec<(u64, i64)>, u64, i64);
+/// What [`Pipeline::outcome`] returns.
+type Outcome = (Option<Batch>, u64, Read, u64, Option<Known>);
 
 /// Reads a source and sorts its rows into the batches of lanes, on threads of its own.
 #[pyclass(frozen, module = "customer_panel._native")]
@@ -180,20 +185,24 @@ impl Pipeline {
         py.detach(|| self.core.next(lane)).map(Batch::from)
     }
 
-    /// Waits for the end of the source: the batch of a last record without line end, if any; the bytes read; how many
+    /// Waits for the end of the source: the batch of a last record without line end, if any; the bytes read; the hashes
+    /// of all that was read: (number, hash) of its whole blocks, the bytes hashed, the hash of the rest; how many
     /// customers with several rows have the same ones as before; and the map for the second reading, if others have not.
     ///
     /// Raises OSError, OverBudget, or Stopped. To be called once.
-    fn outcome(&self, py: Python<'_>) -> PyResult<(Option<Batch>, u64, u64, Option<Known>)> {
+    fn outcome(&self, py: Python<'_>) -> PyResult<Outcome> {
         let outcome = py
             .detach(|| self.core.outcome())
             .map_err(NativeError::from)?;
+        let read = outcome.read;
+        let blocks = read.blocks.iter().map(|block| (block.number, block.hash));
         let changed = outcome
             .changed
             .map(|map| Known::back(map, self.seed, self.lanes));
         Ok((
             outcome.tail.map(Batch::from),
             outcome.end,
+            (blocks.collect(), read.to, read.tail_hash),
             outcome.unchanged,
             changed,
         ))
@@ -211,20 +220,23 @@ enum Either<'py> {
     Feed(Bound<'py, Feed>),
 }
 
-/// Compares the first `done_to` bytes of a file with the hashes of its blocks: None, or the span that differs.
+/// Compares the start of a file with the hashes of its whole blocks, by number, and of the rest up to some offsets:
+/// None, or the span that differs.
+///
+/// `check` is called before every mebibyte; what it raises ends the work.
 #[pyfunction]
 pub fn verify(
     py: Python<'_>,
     descriptor: i32,
-    blocks: Vec<(u64, i64)>,
-    done_to: u64,
-    tail_hash: i64,
+    blocks: HashMap<u64, i64>,
+    tails: BTreeMap<u64, i64>,
+    check: Bound<'_, PyAny>,
 ) -> PyResult<Option<(u64, u64)>> {
-    let blocks: Vec<Block> = blocks
-        .into_iter()
-        .map(|(number, hash)| Block { number, hash })
-        .collect();
     let source = Located::new(file(descriptor)?, 0);
-    let changed = py.detach(|| blocks::verify(source, &blocks, done_to, tail_hash))?;
+    let (expected, check) = (Expected { blocks, tails }, check.unbind());
+    let changed = py.detach(|| {
+        let check = || Python::attach(|py| check.call0(py).map(drop));
+        blocks::verify::<PyErr>(source, &expected, check)
+    })?;
     Ok(changed.map(|span| (span.from, span.to)))
 }

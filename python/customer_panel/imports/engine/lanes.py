@@ -25,6 +25,7 @@ from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import StopRequested
+from customer_panel.imports.unchanged import MOST_GROWTHS
 
 FEW_CORES = 4  # with at most this many, two lanes keep the server busy; with more, four do
 
@@ -59,20 +60,34 @@ class Lanes:
         self._at_once = lanes_at_once(scan.tuning)
         self._drawing = threading.Lock()
 
-    def run(self, conn: Connection, *, parks_changed: bool) -> None:
+    def run(self, conn: Connection, *, parks_changed: bool) -> int | None:
         """Runs every lane to the end of the file.
 
         `parks_changed`: changed rows wait for the end too, because there is no key to merge by.
-        Raises ClaimLost, StopRequested, SourceUnreadable, SourceNotResumable.
+        Returns the byte behind which a file is not read that grew again and again meanwhile.
+        Raises ClaimLost, StopRequested, SourceChanged, SourceUnreadable, SourceNotResumable.
         """
-        source = self.scan.source
+        growths = 0
         while True:
             try:
+                self._expect(conn)
                 self._divide(conn, parks_changed)
-                lanes = self._lanes(conn)
-                found = self._run_all(conn, lanes, parks_changed, until=None)
+                found = self._run_all(conn, self._lanes(conn), parks_changed, until=None)
+                assert found.end is not None
+                size = self.scan.unchanged.check()
+                if size is None or size <= found.end:
+                    self._close(found)
+                    return None
+                # What was appended is read by the next round. It may go on with a last record
+                # without a line end, so that one is not committed as it was.
+                growths += 1
+                if growths > MOST_GROWTHS:
+                    lanes = self._level(conn, parks_changed)
+                    end = max(lane.done_to for lane in lanes)
+                    self._close(self._run_all(conn, lanes, parks_changed, until=end, is_end=True))
+                    return end
             except OverBudget:
-                if isinstance(source, StreamSource):
+                if isinstance(self.scan.source, StreamSource):
                     raise SourceNotResumable(
                         "the stream has more identities than CP_MEMORY has room for,"
                         " and it cannot be read twice",
@@ -81,13 +96,13 @@ class Lanes:
                 # More identities than estimated: each lane becomes two, so each pass has half as
                 # many.
                 ledger.put_lanes(conn, self.claim, halved(self._lanes(conn)))
-                continue
-            # A last record without a line end may have grown between two passes: then they have
-            # read different records, and the passes are repeated.
-            is_one_pass = len(lanes) <= self._at_once
-            if is_one_pass or not found.tails or source.size_now() == found.end:
-                break
-        self._close(found)
+
+    def _expect(self, conn: Connection) -> None:
+        """Adds the hashes of what passes have read that came to no end."""
+        self.scan.unchanged.expect(
+            ledger.blocks_of(conn, self.claim.import_id),
+            [(lane.done_to, lane.tail_hash) for lane in self._lanes(conn)],
+        )
 
     def _close(self, found: Found) -> None:
         """Commits the last record, if it has no line end, together with the end of the file.
@@ -114,30 +129,44 @@ class Lanes:
         needed = lanes_needed(conn, self.scan)
         if len(lanes) % self._at_once == 0 and len(lanes) >= needed:
             return
+        lanes = self._level(conn, parks_changed)
+        ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
+
+    def _level(self, conn: Connection, parks_changed: bool) -> list[Lane]:
+        """The lanes, when all have reached the furthest checkpoint of any of them."""
+        lanes = self._lanes(conn)
         furthest = max(lane.done_to for lane in lanes)
         if any(lane.done_to < furthest for lane in lanes):
-            # Some lanes have passed rows that others have not: first the old lanes all go on to
-            # the furthest checkpoint.
+            # Some lanes have passed rows that others have not.
             self._run_all(conn, lanes, parks_changed, until=furthest)
             lanes = self._lanes(conn)
-        ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
+        return lanes
 
     def _lanes(self, conn: Connection) -> list[Lane]:
         return ledger.lanes_of(conn, self.claim.import_id)
 
     def _run_all(
-        self, conn: Connection, lanes: list[Lane], parks_changed: bool, until: int | None
+        self,
+        conn: Connection,
+        lanes: list[Lane],
+        parks_changed: bool,
+        until: int | None,
+        *,
+        is_end: bool = False,
     ) -> Found:
-        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass."""
+        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass. `is_end`:
+        nothing behind `until` will be read.
+        """
         scan = self.scan
         scan.tally.begin(self.claim.import_id, lanes, scan.plan.data_start)
         scan.tally.bytes_total = scan.source.size_now()
         seed = database_seed(conn)
         is_overtaken = ledger.is_overtaken(conn, self.claim.import_id)
         found = Found(end=until)
+        is_end = is_end or until is None
         for first in range(0, len(lanes), self._at_once):
             group = lanes[first : first + self._at_once]
-            if until is not None and all(lane.done_to >= until for lane in group):
+            if not is_end and until is not None and all(lane.done_to >= until for lane in group):
                 continue
             this = Pass(
                 lanes=group,
@@ -155,12 +184,11 @@ class Lanes:
             ended = self._pass(this, known, lambda writer: writer.apply)
             found.tails += [] if ended.tail is None else [ended.tail]
             found.end = ended.end if found.end is None else found.end
-            if until is not None:
-                # Whether the rows of a customer are the same is known at the end of the file only.
-                continue
-            found.unchanged += ended.unchanged
-            if ended.changed is not None:
-                found.parked_tails += self._read_again(this, found.end, ended.changed)
+            # Whether the rows of a customer are the same is known at the end of the file only.
+            if is_end:
+                found.unchanged += ended.unchanged
+                if ended.changed is not None:
+                    found.parked_tails += self._read_again(this, found.end, ended.changed)
         return found
 
     def _read_again(self, this: Pass, end: int, changed: Known) -> list[Batch]:

@@ -19,6 +19,7 @@ from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Counts, Lane, Tuning
 from customer_panel.imports.sources import Source
 from customer_panel.imports.stop import Stop
+from customer_panel.imports.unchanged import Unchanged
 
 WAKE_S = 0.1  # how often the waiting thread looks for a stop and reports progress
 PARSERS = 2  # each parses 600 MB/s and more: two parse faster than any server can write
@@ -38,6 +39,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions
     tally: Tally
     stop: Stop
+    unchanged: Unchanged
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ def run_pass(
 
     `writer(lane)` is entered in the lane's thread and gives the function that writes its batches.
     Raises the first error of any lane, OverBudget, or SourceUnreadable, when all other lanes have
-    stopped at a batch border.
+    stopped at a batch border; SourceChanged and StopRequested when what was read is compared.
     """
     pipeline = _pipeline(scan, this, known)
     failures: list[BaseException] = []
@@ -128,9 +130,11 @@ def run_pass(
         pipeline.stop()
         return None
     try:
-        return Ended(*pipeline.outcome())
+        tail, end, read, unchanged, changed = pipeline.outcome()
     except OSError as error:
         raise SourceUnreadable(f"the source cannot be read: {error.strerror or error}") from error
+    scan.unchanged.passed(read)
+    return Ended(tail, end, unchanged, changed)
 
 
 def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:

@@ -1,7 +1,7 @@
 """One run of an import, from its claim to its end.
 
-The phases: verifying -> scanning (passes of lanes) -> indexing -> merging (parked rows) ->
-maintenance -> done
+The phases: settling (if it is wanted) -> verifying -> scanning (passes of lanes) -> indexing ->
+merging (parked rows) -> maintenance -> done
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ import contextlib
 
 import psycopg
 
-from customer_panel._native import verify
 from customer_panel.db.connect import Connection, is_loss
 from customer_panel.db.query import Row
 from customer_panel.errors import (
     AlreadyRunning,
     ClaimLost,
     Interrupted,
+    MappingError,
     SourceChanged,
+    SourceEmpty,
     SourceError,
-    SourceUnreadable,
     Stopped,
 )
+from customer_panel.imports import settling
 from customer_panel.imports.engine import finish, indexes
 from customer_panel.imports.engine.cancel import cancel
 from customer_panel.imports.engine.lanes import Lanes, lanes_needed
 from customer_panel.imports.engine.passes import Scan
 from customer_panel.imports.engine.request import Hooks, ImportRequest
-from customer_panel.imports.job import ledger
+from customer_panel.imports.job import decision, ledger
 from customer_panel.imports.job.progress import Tally, result_of
 from customer_panel.imports.job.requests import listening
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Claim, ImportResult, Phase, total
-from customer_panel.imports.sources import StreamSource, planned
+from customer_panel.imports.sources import FileSource, StreamSource, planned
 from customer_panel.imports.stop import Stop, StopRequested
+from customer_panel.imports.unchanged import Unchanged
 from customer_panel.states import Status
 
 
@@ -54,8 +56,11 @@ class Run:
         # Raised only for a new import. An interrupted import of this file fails in `verify` instead,
         # which says where the file has changed.
         self.plan_error: SourceError | None = None
+        self.settle_s = request.tuning.settle_s if isinstance(self.source, FileSource) else 0
         try:
-            self.plan = planned(request.source, request.options)
+            self.plan = (
+                decision.UNDECIDED if self.settle_s else planned(self.source, request.options)
+            )
         except SourceError as error:
             self.plan_error = error
 
@@ -111,7 +116,8 @@ class Run:
             raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
         if is_loss(error) or isinstance(error, ClaimLost):
             return
-        is_final = is_stream or isinstance(error, SourceChanged)
+        # The last two: only after the wait for a file that stands still; before, there is no job.
+        is_final = is_stream or isinstance(error, SourceChanged | MappingError | SourceEmpty)
         with contextlib.suppress(psycopg.Error, ClaimLost):
             self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(error))
 
@@ -131,7 +137,7 @@ class Run:
                     f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
                 )
             elif self._is_ours(job):
-                self.plan = ledger.restored_plan(job, self.request.options)
+                self.plan = decision.restored(job, self.request.options)
                 if not self.has_claimed:
                     self.is_resumed = True
                     self._note(f"going on with import {job['id']}, which was interrupted")
@@ -167,11 +173,14 @@ class Run:
     def _begin(self, conn: Connection) -> Row:
         if self.plan_error is not None:
             raise self.plan_error
-        lanes = lanes_needed(conn, self._scan())
+        options, plan = self.request.options, self.plan
+        is_decided = plan is not decision.UNDECIDED
+        lanes = lanes_needed(conn, self._scan()) if is_decided else 1
+        more = {} if is_decided else decision.wishes(options)
         with conn.transaction():
-            is_first_load = indexes.drop(conn)
+            is_first_load = is_decided and indexes.drop(conn)
             import_id = ledger.create(
-                conn, self.source, self.plan, self.request.options, lanes, is_first_load
+                conn, self.source, plan, options, lanes, is_first_load, **more
             )
             self.hooks.on_created(conn, import_id)
         return self._job(conn, import_id)
@@ -190,7 +199,12 @@ class Run:
             sessions=self.sessions,
             tally=self.tally,
             stop=self.stop,
+            unchanged=Unchanged(self.source, self.stop, self._written),
         )
+
+    def _written(self) -> int:
+        counts = self.tally.counts()
+        return counts.inserted + counts.updated
 
     def _end(
         self,
@@ -211,17 +225,24 @@ class Run:
 
     def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
         """All steps between claim and end; returns the seconds of maintenance."""
+        claim, job = self._settle(conn, claim, job)
         self.tally.begin(
             claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start
         )
         if job["scanned_to"] is None:
-            self._verify(conn, claim)
+            scan = self._scan()
+            self._verify(conn, claim, job, scan.unchanged)
             # Left by a first load that was cancelled or failed; a merge needs the key.
             if not job["keys_deferred"] and not indexes.are_complete(conn):
                 self._enter(conn, claim, "indexing")
                 finish.build_indexes(self.sessions.lane, claim, self.tally.committed)
             self._enter(conn, claim, "scanning")
-            Lanes(self._scan(), claim).run(conn, parks_changed=job["keys_deferred"])
+            end = Lanes(scan, claim).run(conn, parks_changed=job["keys_deferred"])
+            if end is not None:
+                self._note(
+                    f"the file went on growing while it was read; what is behind byte {end} was left"
+                    " out: import it again"
+                )
         elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
             self._note(
                 f"the file grew by {size - job['scanned_to']} bytes after it was read to its end:"
@@ -245,21 +266,37 @@ class Run:
         ledger.set_phase(conn, claim, phase)
         self.tally.enter(phase)
 
-    def _verify(self, conn: Connection, claim: Claim) -> None:
+    def _settle(self, conn: Connection, claim: Claim, job: Row) -> tuple[Claim, Row]:
+        """Waits until the file stands still, and decides how it is read if that is still open."""
+        if isinstance(self.source, FileSource) and self.settle_s and job["scanned_to"] is None:
+            self._enter(conn, claim, "settling")
+            self._note(settling.note(self.source, self.settle_s))
+            settling.wait_until_still(self.source, self.settle_s, self.stop)
+            self.settle_s = 0  # not once more after a lost connection
+            self.tally.bytes_total = self.source.size
+        if decision.is_decided(job):
+            return claim, job
+        options = decision.wished(job, self.request.options)
+        self.plan = planned(self.source, options)
+        lanes = lanes_needed(conn, self._scan())
+        with conn.transaction():
+            is_first_load = indexes.drop(conn)
+            claim = decision.decide(
+                conn, claim, self.source, self.plan, options, lanes, is_first_load
+            )
+        return claim, self._job(conn, claim.import_id)
+
+    def _verify(self, conn: Connection, claim: Claim, job: Row, unchanged: Unchanged) -> None:
         """Compares the file with the hashes of what earlier runs read. Raises SourceChanged."""
-        furthest = max(ledger.lanes_of(conn, claim.import_id), key=lambda lane: lane.done_to)
-        if furthest.tail_hash is None or isinstance(self.source, StreamSource):
+        lanes = ledger.lanes_of(conn, claim.import_id)
+        if isinstance(self.source, StreamSource) or all(lane.tail_hash is None for lane in lanes):
             return
         self._enter(conn, claim, "verifying")
-        blocks = ledger.blocks_of(conn, claim.import_id)
-        descriptor = self.source.native()
-        assert isinstance(descriptor, int)
-        try:
-            span = verify(descriptor, blocks, furthest.done_to, furthest.tail_hash)
-        except OSError as error:
-            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from error
-        if span is not None:
-            raise SourceChanged(span=span)
+        unchanged.expect(
+            ledger.blocks_of(conn, claim.import_id),
+            [(lane.done_to, lane.tail_hash) for lane in lanes],
+        )
+        unchanged.compare(job["file_size"])
 
     # -- the result --------------------------------------------------------------------------------
 

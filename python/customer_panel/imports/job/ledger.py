@@ -56,9 +56,18 @@ def find(conn: Connection, import_id: int) -> Row | None:
 
 
 def create(
-    conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool
+    conn: Connection,
+    source: Source,
+    plan: Plan,
+    options: Options,
+    lanes: int,
+    keys_deferred: bool,
+    **more_options: Any,
 ) -> int:
-    """Creates a job and its lanes in the caller's transaction; returns its number."""
+    """Creates a job and its lanes in the caller's transaction; returns its number.
+
+    more_options: are kept beside `options`.
+    """
     (source_id,) = query.only(conn, "source_id", name=options.source or DEFAULT_SOURCE)
     (import_id,) = query.only(
         conn,
@@ -76,7 +85,9 @@ def create(
         header_lines=plan.header_lines,
         rules_version=RULES_VERSION,
         # The other options are columns. A new option is compared in `restored_plan` too.
-        options=Jsonb({"date_order": options.date_order, "blank": options.blank or "keep"}),
+        options=Jsonb(
+            {"date_order": options.date_order, "blank": options.blank or "keep"} | more_options
+        ),
         keys_deferred=keys_deferred,
     )
     conn.execute(

@@ -68,7 +68,7 @@ class Worker:
         """`on_progress` gets the progress of every import; `revive` restarts an embedded server."""
         self.dsn = dsn
         self.roots = settings.roots()
-        self.tuning = Tuning(batch_rows=settings.batch_rows, memory_bytes=settings.memory)
+        self.tuning = Tuning.of(settings)
         self.running: int | None = None  # the import that runs, once it is claimed
         self.progress: Progress | None = None  # the latest
         self._on_progress = on_progress

@@ -8,6 +8,7 @@ pub mod routing;
 pub mod sequencer;
 pub mod source;
 
+use crate::batch::blocks::Hashed;
 use crate::identity::known::Known;
 use budget::{Budget, Held, Outlet};
 use crossbeam_channel::{Receiver, unbounded};
@@ -23,6 +24,8 @@ pub struct Outcome {
     pub tail: Option<Held>,
     /// Bytes of the source.
     pub end: u64,
+    /// The hashes of all that was read.
+    pub read: Hashed,
     /// How many customers with several rows have the same ones as before. They were counted as pending.
     pub unchanged: u64,
     /// The map for a second reading, which parks the rows of the others. None if there are none.
@@ -61,14 +64,15 @@ impl Pipeline {
         let (pieces, recycle) = reader::start(reading);
         let shared = Arc::clone(&budget);
         reader::spawn("cp-sequence".to_owned(), move || {
-            let ended = sequencer.run(&pieces, &recycle).map(|(tail, end)| {
-                let (unchanged, changed) = sequencer.into_chains();
-                Outcome {
-                    tail: tail.map(|batch| Held::uncounted(batch, &shared)),
-                    end,
-                    unchanged,
-                    changed,
-                }
+            let ended = sequencer.run(&pieces, &recycle);
+            // Without a second reading the map is freed here, before the caller asks for that of the next pass.
+            let (read, (unchanged, changed)) = (sequencer.hashed(), sequencer.into_chains());
+            let ended = ended.map(|(tail, end)| Outcome {
+                tail: tail.map(|batch| Held::uncounted(batch, &shared)),
+                end,
+                read,
+                unchanged,
+                changed,
             });
             // The pipeline may have been dropped.
             let _ = report.send(ended);

@@ -5,7 +5,7 @@
 //! and the hash of the bytes before a checkpoint. So the number of parsers or lanes cannot change the outcome.
 
 use crate::batch::Batch;
-use crate::batch::blocks::{Block, BlockHasher};
+use crate::batch::blocks::{Block, BlockHasher, Hashed};
 use crate::batch::frame::{Place, put_finding};
 use crate::batch::row_set::Pool;
 use crate::identity::classify::{Class, classify};
@@ -286,6 +286,15 @@ impl Sequencer {
     fn hash(&mut self, bytes: &[u8]) {
         if self.routing.hashes_blocks {
             self.hasher.feed(bytes, |block| self.blocks.push(block));
+        }
+    }
+
+    /// The hashes of all that was read.
+    pub fn hashed(&self) -> Hashed {
+        Hashed {
+            blocks: self.blocks.clone(),
+            to: self.hasher.position(),
+            tail_hash: self.hasher.tail(),
         }
     }
 
