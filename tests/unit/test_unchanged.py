@@ -73,7 +73,7 @@ def test_two_readings_have_the_same_bytes_up_to_one_offset(unchanged):
 
 
 def test_a_file_that_shrank_behind_all_that_was_read_has_changed(unchanged, tmp_path):
-    os.truncate(tmp_path / "file.csv", 5)
+    os.truncate(tmp_path / "file.csv", 4)
     with pytest.raises(SourceChanged) as error:
         unchanged.check()
-    assert error.value.span == (5, 6)
+    assert error.value.span == (4, 5)
