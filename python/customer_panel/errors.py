@@ -84,7 +84,7 @@ class SourceChanged(SourceError):
     """The source is no longer the file this import began with."""
 
     code = "source_changed"
-    hint = "Start a new import for the new file (--restart); this one keeps its rows."
+    hint = "Import it again when nobody writes to it: that puts its customers right. --settle waits for it."
 
     def __init__(
         self,

@@ -293,7 +293,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("HOST", "host", _host, "address that the HTTP API listens on"),
     Setting("PORT", "port", _whole(0, 65535), "port that the HTTP API listens on"),
     Setting("IMPORT_BATCH_SIZE", "batch_rows", _whole(100, 1_000_000), "rows per commit, at most"),
-    Setting("IMPORT_SETTLE_SEC", "settle_s", _seconds, "how long a file stands still before"),
+    Setting("IMPORT_SETTLE_SEC", "settle_s", _seconds, "seconds a file stands still first"),
     Setting("IMPORT_TOTAL_ROWS", "total_rows", _whole(1, 10**15), "expected rows, for per cent"),
     Setting("IMPORT_PROGRESS_EVERY_MS", "progress_every_ms", _whole(200, 30_000), "news interval"),
     Setting("IMPORT_RECENT_LIMIT", "recent_limit", _whole(1, 200), "newest rows in a snapshot"),

@@ -85,3 +85,26 @@ def test_a_shorter_file_is_changed_where_it_ends(checkpoints, tmp_path):
     with short.open("rb") as file:
         low, high = verify(file, (done_to, blocks, tail_hash))
     assert low <= BLOCK + 5 <= high <= done_to
+
+
+def test_the_comparison_ends_with_what_its_check_raises(checkpoints):
+    path, kept = checkpoints
+    checks = []
+
+    def check() -> None:
+        checks.append(None)
+        if len(checks) == 5:
+            raise KeyboardInterrupt
+
+    with path.open("rb") as file, pytest.raises(KeyboardInterrupt):
+        verify(file, kept[-1], check)
+    assert len(checks) == 5
+
+
+def test_a_block_has_one_hash_and_needs_one(checkpoints):
+    path, kept = checkpoints
+    done_to, blocks, tail_hash = kept[-1]
+    with path.open("rb") as file:
+        assert verify(file, (done_to, blocks[:1] + blocks[2:], tail_hash)) == (BLOCK, 2 * BLOCK)
+        other = [*blocks, (0, blocks[0][1] ^ 1)]
+        assert verify(file, (done_to, other, tail_hash)) == (0, BLOCK)
