@@ -38,6 +38,8 @@ CREATE TABLE public.customer_history (
     old_values text[] NOT NULL
 );
 
+ALTER TABLE ONLY public.customer_history REPLICA IDENTITY FULL;
+
 COMMENT ON COLUMN public.customer_history.fields IS 'Bit set of the columns that changed.';
 
 COMMENT ON COLUMN public.customer_history.old_values IS 'Their values before, in column order (index bit + 1).';
@@ -46,6 +48,8 @@ CREATE TABLE public.customer_totals (
     id_range bigint NOT NULL,
     delta bigint NOT NULL
 );
+
+ALTER TABLE ONLY public.customer_totals REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.customer_totals IS 'Customers that are not deleted, per range of 8,192 ids, as appended deltas.';
 
