@@ -19,14 +19,13 @@ def checkpoints(tmp_path_factory):
     _native.generate(str(path), 300_000, seed=2)
     size = path.stat().st_size
     assert size > 3 * BLOCK
-    descriptor = os.open(path, os.O_RDONLY)
-    head = os.pread(descriptor, 1 << 20, 0)
-    plan = _native.Plan.from_header(head)
+    with path.open("rb") as file:
+        source = _native.Source.from_file(file.fileno())
+    plan = _native.Plan.from_header(source.head(1 << 20))
     pipeline = _native.Pipeline(
-        descriptor,
+        source,
         plan,
         seed=1,
-        head=head,
         lanes=1,
         done_to=[plan.data_start],
         batch_rows=7001,
@@ -38,7 +37,6 @@ def checkpoints(tmp_path_factory):
         blocks = [*blocks, *batch.blocks]
         kept.append((batch.span[1], blocks, batch.tail_hash))
         batch.release()
-    os.close(descriptor)
     assert kept[-1][0] == size
     return path, kept
 
@@ -46,8 +44,9 @@ def checkpoints(tmp_path_factory):
 def test_an_unchanged_file_passes_at_every_checkpoint(checkpoints):
     path, kept = checkpoints
     with path.open("rb") as file:
+        source = _native.Source.from_file(file.fileno())
         for done_to, blocks, tail_hash in kept:
-            assert _native.verify(file.fileno(), blocks, done_to, tail_hash) is None
+            assert _native.verify(source, blocks, done_to, tail_hash) is None
 
 
 @pytest.mark.parametrize("number", range(20))
@@ -60,7 +59,7 @@ def test_a_changed_byte_is_in_the_span_that_is_named(checkpoints, number):
     with path.open("r+b") as file:
         byte = os.pread(file.fileno(), 1, at)[0]
         os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
-        found = _native.verify(file.fileno(), blocks, done_to, tail_hash)
+        found = _native.verify(_native.Source.from_file(file.fileno()), blocks, done_to, tail_hash)
         os.pwrite(file.fileno(), bytes([byte]), at)
     if behind:
         assert found is None
@@ -76,5 +75,6 @@ def test_a_shorter_file_is_changed_where_it_ends(checkpoints, tmp_path):
     short = tmp_path / "short.csv"
     short.write_bytes(path.read_bytes()[: BLOCK + 5])
     with short.open("rb") as file:
-        low, high = _native.verify(file.fileno(), blocks, done_to, tail_hash)
+        source = _native.Source.from_file(file.fileno())
+        low, high = _native.verify(source, blocks, done_to, tail_hash)
     assert low <= BLOCK + 5 <= high <= done_to

@@ -11,9 +11,8 @@ import msgspec
 
 from customer_panel import customer
 from customer_panel._native import Batch, Pipeline
-from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.model import Options
-from customer_panel.imports.sources import Source, planned
+from customer_panel.imports.sources import Source, planned, reading
 
 COLUMNS: tuple[str, ...] = tuple(column.name for column in customer.COLUMNS)
 BUDGET_BYTES = 32 << 20  # parsed rows that wait for the sink, still in their compact form
@@ -61,14 +60,14 @@ class ParsedBatch(msgspec.Struct, frozen=True, kw_only=True):
 def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterator[ParsedBatch]:
     """Batches of at most `batch_rows` rows in file order; memory does not grow with the file.
 
-    Raises MappingError, SourceEmpty, SourceUnreadable.
+    Raises MappingError, SourceError, EngineBroken.
     """
     plan = planned(source, options)
+    batch_rows = max(1, batch_rows)
     pipeline = Pipeline(
-        source.native(),
+        source.native,
         plan,
         seed=0,
-        head=source.head,
         lanes=1,
         done_to=[plan.data_start],
         batch_rows=batch_rows,
@@ -78,29 +77,35 @@ def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterato
     )
     try:
         while (batch := pipeline.next_batch(0)) is not None:
-            if found := _parsed(batch):
-                yield found
-        tail, _ = pipeline.outcome()
-        if tail is not None and (found := _parsed(tail)):
-            yield found
-    except OSError as error:
-        raise SourceUnreadable(
-            f"{source.name} cannot be read: {error.strerror or error}"
-        ) from error
+            yield from _parsed(batch, batch_rows)
+        with reading(source):
+            tails, _, _ = pipeline.outcome()
+        for tail in tails:
+            yield from _parsed(tail, batch_rows)
     finally:
         pipeline.stop()
 
 
-def _parsed(batch: Batch) -> ParsedBatch | None:
-    """The batch as Python objects; frees its native memory. None if it has no rows or rejects."""
-    found = ParsedBatch(
-        rows=batch.rows(),
-        line_numbers=batch.lines(),
-        rejects=list(_rejects(batch.findings())),
-        span=batch.span,
-    )
+def _parsed(batch: Batch, batch_rows: int) -> Iterator[ParsedBatch]:
+    """The batch as Python objects; frees its native memory. None at all if it has no rows or rejects.
+
+    Only the tail of a file can have more than `batch_rows` rows: it is given in parts.
+    """
+    rows, lines, span = batch.rows(), batch.lines(), batch.span
+    rejects = list(_rejects(batch.findings()))
     batch.release()
-    return found if found.rows or found.rejects else None
+    for at in range(0, len(rows) or bool(rejects), batch_rows):
+        end = at + batch_rows
+        # Rejects go with the rows before them.
+        behind = lines[end] if end < len(lines) else None
+        count = sum(behind is None or reject.line < behind for reject in rejects)
+        yield ParsedBatch(
+            rows=rows[at:end],
+            line_numbers=lines[at:end],
+            rejects=rejects[:count],
+            span=span,
+        )
+        del rejects[:count]
 
 
 def _rejects(stream: bytes) -> Iterator[Reject]:

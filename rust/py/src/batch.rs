@@ -6,6 +6,7 @@ use customer_panel_core::batch::blocks::BLOCK_BYTES;
 use customer_panel_core::batch::frame::Target;
 use customer_panel_core::pgcopy::{HEADER, TRAILER};
 use customer_panel_core::pipeline::budget::Held;
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -125,15 +126,21 @@ impl Batch {
     }
 
     /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`.
-    fn new_rows(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
-        self.pieces(
+    fn new_rows(&self, first_id: i64, import_id: i64, source_id: i32) -> PyResult<Pieces> {
+        let rows = self.read(|batch| batch.part(Part::New).len()) as i64;
+        if first_id.checked_add(rows).is_none() {
+            return Err(PyOverflowError::new_err(format!(
+                "no {rows} ids follow {first_id}"
+            )));
+        }
+        Ok(self.pieces(
             Part::New,
             Target::Customers {
                 first_id,
                 import_id,
                 source_id,
             },
-        )
+        ))
     }
 
     /// Binary COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`.

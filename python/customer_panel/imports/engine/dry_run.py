@@ -15,7 +15,7 @@ import psycopg
 from customer_panel._native import Batch, OverBudget
 from customer_panel.db import query
 from customer_panel.db.connect import Connection, is_loss
-from customer_panel.errors import DatabaseLost, SourceNotResumable, SourceUnreadable, Stopped
+from customer_panel.errors import DatabaseLost, SourceNotResumable, Stopped
 from customer_panel.imports.engine.apply import counted
 from customer_panel.imports.engine.identities import database_seed, load_known
 from customer_panel.imports.engine.lanes import lanes_at_once, lanes_needed
@@ -44,11 +44,11 @@ def dry_run(
 
     Raises SourceError, MappingError, Stopped, DatabaseError.
     """
-    run = _DryRun(request, dsn, Tally(request.source.size_now(), on_progress), stop or Stop())
+    stop = stop or Stop()
+    tally = Tally(request.source.size_now(), on_progress)
     try:
-        return run.result()
-    except OSError as error:
-        raise SourceUnreadable(f"the file cannot be read: {error.strerror or error}") from error
+        with stop.calling(request.source.stop):
+            return _DryRun(request, dsn, tally, stop).result()
     except psycopg.Error as error:
         if is_loss(error):
             raise DatabaseLost(hint="Run it again; a dry run writes nothing.") from error
@@ -148,8 +148,7 @@ class _DryRun:
                 known,
                 lambda lane: contextlib.nullcontext(counters[lane].count),
             )
-            if ended is not None and ended.tail is not None:
-                tail = ended.tail
+            for tail in [] if ended is None else ended.tails:
                 self.tally.committed(counters[tail.lane].count(tail), tail.lane, tail.span[1])
             self.tally.enter("merging")
             for counter in counters.values():

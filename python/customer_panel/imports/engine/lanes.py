@@ -17,7 +17,7 @@ from customer_panel.db.connect import Connection
 from customer_panel.errors import SourceNotResumable
 from customer_panel.imports.engine.apply import Writer
 from customer_panel.imports.engine.identities import database_seed, load_known, pass_count
-from customer_panel.imports.engine.passes import Pass, Scan, run_pass
+from customer_panel.imports.engine.passes import Ended, Pass, Scan, run_pass
 from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.sources import StreamSource
@@ -56,7 +56,7 @@ class Lanes:
             try:
                 self._divide(conn, parks_changed)
                 lanes = self._lanes(conn)
-                tails, end = self._run_all(conn, lanes, parks_changed, until=None)
+                passes = self._run_all(conn, lanes, parks_changed, until=None)
             except OverBudget:
                 if isinstance(source, StreamSource):
                     raise SourceNotResumable(
@@ -68,17 +68,18 @@ class Lanes:
                 # many.
                 ledger.put_lanes(conn, self.claim, halved(self._lanes(conn)))
                 continue
-            # A last record without a line end may have grown between two passes: then they have
-            # read different records, and the passes are repeated.
-            is_one_pass = len(lanes) <= self._at_once
-            if is_one_pass or not tails or source.size_now() == end:
+            # The tail may have grown between two passes: then they have read different records,
+            # and the passes are repeated.
+            end = passes[0].end
+            has_tail = any(ended.decided < end for ended in passes)
+            if len(passes) == 1 or not has_tail or source.size_now() == end:
                 break
-        self._close(tails, end)
+        self._close([tail for ended in passes for tail in ended.tails], end)
 
     def _close(self, tails: list[Batch], end: int) -> None:
-        """Commits the last record, if it has no line end, together with the end of the file.
+        """Commits the tail together with the end of the file.
 
-        Bytes that are appended later would change that record, so they are not read.
+        Bytes that are appended later would change the tail, so they are not read.
         """
         with self.scan.sessions.lane() as conn:
             writer = self._writer(conn)
@@ -107,16 +108,13 @@ class Lanes:
 
     def _run_all(
         self, conn: Connection, lanes: list[Lane], parks_changed: bool, until: int | None
-    ) -> tuple[list[Batch], int]:
-        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass.
-
-        Returns the batches of a last record without a line end, and the byte where the file ends.
-        """
+    ) -> list[Ended]:
+        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass; their ends."""
         scan = self.scan
         scan.tally.begin(self.claim.import_id, lanes, scan.plan.data_start)
         scan.tally.bytes_total = scan.source.size_now()
         seed = database_seed(conn)
-        tails: list[Batch] = []
+        passes: list[Ended] = []
         end = until
         for first in range(0, len(lanes), self._at_once):
             group = lanes[first : first + self._at_once]
@@ -135,11 +133,10 @@ class Lanes:
             ended = run_pass(scan, this, known, lambda _: self._lane_writer())
             if ended is None:
                 raise StopRequested
-            tails += [] if ended.tail is None else [ended.tail]
+            passes.append(ended)
             # Later passes end where the first one ended.
             end = ended.end if end is None else end
-        assert end is not None
-        return tails, end
+        return passes
 
     @contextlib.contextmanager
     def _lane_writer(self) -> Iterator[Callable[[Batch], Counts]]:

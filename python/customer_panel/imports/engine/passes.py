@@ -13,11 +13,10 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from customer_panel._native import Batch, Known, Pipeline, Plan
-from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.job.progress import Tally
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Counts, Lane, Tuning
-from customer_panel.imports.sources import Source
+from customer_panel.imports.sources import Source, reading
 from customer_panel.imports.stop import Stop
 
 WAKE_S = 0.1  # how often the waiting thread looks for a stop and reports progress
@@ -53,11 +52,12 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of a pass: the batch of a last record without a line end (see native Pipeline.outcome),
-    and the byte where the source ended.
+    """The end of a pass: the batches of its tail (see native Pipeline.outcome), the byte where the tail
+    begins, whichever lanes it has rows for, and the byte where the source ended.
     """
 
-    tail: Batch | None
+    tails: list[Batch]
+    decided: int
     end: int
 
 
@@ -70,10 +70,11 @@ def run_pass(
     """Runs the lanes of a pass to the end of the source; None if a stop ended it at batch borders.
 
     `writer(lane)` is entered in the lane's thread and gives the function that writes its batches.
-    Raises the first error of any lane, OverBudget, or SourceUnreadable, when all other lanes have
-    stopped at a batch border.
+    Raises the first error of any lane, OverBudget, SourceUnreadable, or EngineBroken, when all other
+    lanes have stopped at a batch border.
     """
-    pipeline = _pipeline(scan, this, known)
+    with reading(scan.source):
+        pipeline = _pipeline(scan, this, known)
     failures: list[BaseException] = []
     ended = threading.Semaphore(0)
 
@@ -119,18 +120,16 @@ def run_pass(
     if should_stop():
         pipeline.stop()
         return None
-    try:
+    # Lanes end when no more batches come. Only this says that it was the end of the source.
+    with reading(scan.source):
         return Ended(*pipeline.outcome())
-    except OSError as error:
-        raise SourceUnreadable(f"the source cannot be read: {error.strerror or error}") from error
 
 
 def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
     return Pipeline(
-        scan.source.native(),
+        scan.source.native,
         scan.plan,
         seed=this.seed,
-        head=scan.source.head,
         lanes=this.total,
         first_lane=this.lanes[0].lane,
         done_to=[lane.done_to for lane in this.lanes],

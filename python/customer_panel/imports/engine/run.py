@@ -19,7 +19,6 @@ from customer_panel.errors import (
     Interrupted,
     SourceChanged,
     SourceError,
-    SourceUnreadable,
     Stopped,
 )
 from customer_panel.imports.engine import finish, indexes
@@ -32,7 +31,7 @@ from customer_panel.imports.job.progress import Tally, result_of
 from customer_panel.imports.job.requests import listening
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Claim, ImportResult, Phase, total
-from customer_panel.imports.sources import StreamSource, planned
+from customer_panel.imports.sources import StreamSource, planned, reading
 from customer_panel.imports.stop import Stop, StopRequested
 from customer_panel.states import Status
 
@@ -95,7 +94,9 @@ class Run:
     def _save_failure(self, conn: Connection, claim: Claim, error: BaseException) -> None:
         """Writes the state in which `error` leaves the job, unless the connection or claim is lost."""
         is_stream = isinstance(self.source, StreamSource)
-        if self.stop.is_asked() and isinstance(error, StopRequested | psycopg.errors.QueryCanceled):
+        if self.stop.is_asked() and isinstance(
+            error, StopRequested | Stopped | psycopg.errors.QueryCanceled
+        ):
             if self.stop.status == "CANCELLED":
                 cancel(
                     self.sessions.lane,
@@ -252,12 +253,8 @@ class Run:
             return
         self._enter(conn, claim, "verifying")
         blocks = ledger.blocks_of(conn, claim.import_id)
-        descriptor = self.source.native()
-        assert isinstance(descriptor, int)
-        try:
-            span = verify(descriptor, blocks, furthest.done_to, furthest.tail_hash)
-        except OSError as error:
-            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from error
+        with reading(self.source):
+            span = verify(self.source.native, blocks, furthest.done_to, furthest.tail_hash)
         if span is not None:
             raise SourceChanged(span=span)
 

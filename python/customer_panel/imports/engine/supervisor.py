@@ -44,7 +44,13 @@ def run_import(
     Raises CustomerPanelError; after Stopped, DatabaseLost and any other error but SourceChanged the
     job can be resumed.
     """
-    run = Run(request, dsn, hooks or Hooks(), stop or Stop())
+    stop = stop or Stop()
+    # A source that gives nothing is waited for in many places; a stop ends all of them.
+    with stop.calling(request.source.stop):
+        return _attempts(Run(request, dsn, hooks or Hooks(), stop), revive, patience_s)
+
+
+def _attempts(run: Run, revive: Callable[[], None], patience_s: float | None) -> ImportResult:
     wait = FIRST_WAIT_S
     lost_since: float | None = None
     while True:
@@ -55,7 +61,7 @@ def run_import(
                 if full := disk_full(error):
                     raise full from error
                 raise
-            if isinstance(request.source, StreamSource):
+            if isinstance(run.source, StreamSource):
                 raise SourceNotResumable(
                     "the connection to the database was lost, and a stream cannot be read again"
                 ) from error
