@@ -110,7 +110,9 @@ fn bad_delimiters_are_named() {
     for (text, delimiter) in [(",", b','), ("\t", b'\t'), ("\u{1}", 1), (" ", b' ')] {
         assert_eq!(delimiter_of(text), Ok(delimiter));
     }
-    for text in ["", "||", ",\0", "\"", "\n", "\r", "\0", "t", "7", "\u{fc}", "\u{7c1}"] {
+    for text in [
+        "", "||", ",\0", "\"", "\n", "\r", "\0", "t", "7", "\u{fc}", "\u{7c1}",
+    ] {
         assert_eq!(delimiter_of(text), Err(PlanError::BadDelimiter), "{text:?}");
     }
     let restored = Plan::restore(b'"', vec!["id".to_owned()], &[], DateOrder::Auto);

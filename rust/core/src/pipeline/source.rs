@@ -112,7 +112,11 @@ impl Queue {
         }
         if !piece.is_empty() {
             state.bytes += piece.len();
-            state.buffers.push_back(piece.to_vec());
+            // Buffers of a few bytes would take many times their memory.
+            match state.buffers.back_mut() {
+                Some(last) if last.len() + piece.len() <= PIECE_BYTES => last.extend(piece),
+                _ => state.buffers.push_back(piece.to_vec()),
+            }
             self.changed.notify_all();
         }
         true
@@ -430,7 +434,7 @@ mod tests {
             assert!(feed.push(text.as_bytes()));
         }
         let mut out = [0; 2];
-        for expected in ["ab", "c", "d"] {
+        for expected in ["ab", "cd"] {
             let count = input.read(&mut out).unwrap();
             assert_eq!(&out[..count], expected.as_bytes());
         }
@@ -491,6 +495,15 @@ mod tests {
             let mut out = vec![0; 4 * QUEUE_BYTES];
             assert_eq!(input.read_full(&mut out).unwrap(), 3 * QUEUE_BYTES);
         });
+    }
+
+    #[test]
+    fn small_buffers_wait_as_one() {
+        let (feed, fed) = feed();
+        for _ in 0..PIECE_BYTES + 1 {
+            assert!(feed.push(b"a"));
+        }
+        assert_eq!(fed.queue.state().buffers.len(), 2);
     }
 
     #[test]
