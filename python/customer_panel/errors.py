@@ -167,6 +167,13 @@ class ClaimLost(ImportFailed):
     hint = "Nothing was lost: follow it with `customer-panel jobs list`."
 
 
+class EngineBroken(ImportFailed):
+    """A thread of the import's engine died: a defect of Customer Panel."""
+
+    code = "engine_broken"
+    hint = "What is committed is kept. Report it with what stands on stderr; then import it again."
+
+
 class NoSuchImport(ImportFailed):
     """There is no import with this number."""
 

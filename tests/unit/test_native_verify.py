@@ -19,14 +19,13 @@ def checkpoints(tmp_path_factory):
     _native.generate(str(path), 300_000, seed=2)
     size = path.stat().st_size
     assert size > 3 * BLOCK
-    descriptor = os.open(path, os.O_RDONLY)
-    head = os.pread(descriptor, 1 << 20, 0)
-    plan = _native.Plan.from_header(head)
+    with path.open("rb") as file:
+        source = _native.Source.from_file(file.fileno())
+    plan = _native.Plan.from_header(source.head(1 << 20))
     pipeline = _native.Pipeline(
-        descriptor,
+        source,
         plan,
         seed=1,
-        head=head,
         lanes=1,
         done_to=[plan.data_start],
         batch_rows=7001,
@@ -38,14 +37,15 @@ def checkpoints(tmp_path_factory):
         blocks = [*blocks, *batch.blocks]
         kept.append((batch.span[1], blocks, batch.tail_hash))
         batch.release()
-    os.close(descriptor)
     assert kept[-1][0] == size
     return path, kept
 
 
 def verify(file, checkpoint, check=lambda: None):
     done_to, blocks, tail_hash = checkpoint
-    return _native.verify(file.fileno(), dict(blocks), {done_to: tail_hash}, check)
+    return _native.verify(
+        _native.Source.from_file(file.fileno()), dict(blocks), {done_to: tail_hash}, check
+    )
 
 
 def test_an_unchanged_file_passes_at_every_checkpoint(checkpoints):
@@ -54,7 +54,8 @@ def test_an_unchanged_file_passes_at_every_checkpoint(checkpoints):
         for checkpoint in kept:
             assert verify(file, checkpoint) is None
         tails = {done_to: tail_hash for done_to, _, tail_hash in kept}
-        assert _native.verify(file.fileno(), dict(kept[-1][1]), tails, lambda: None) is None
+        source = _native.Source.from_file(file.fileno())
+        assert _native.verify(source, dict(kept[-1][1]), tails, lambda: None) is None
 
 
 @pytest.mark.parametrize("number", range(20))

@@ -19,7 +19,7 @@ BLOCK_BYTES = Batch.BLOCK_BYTES
 # for ever must not keep it from its end.
 MOST_GROWTHS = 3
 
-Read = tuple[list[tuple[int, int]], int, int]  # the third value of native `Pipeline.outcome`
+Read = tuple[list[tuple[int, int]], int, int]  # the fourth value of native `Pipeline.outcome`
 
 
 class Unchanged:
@@ -89,7 +89,7 @@ class Unchanged:
     def _compare(self, least: int, size: int, *, is_read: bool) -> None:
         assert self._file is not None
         try:
-            span = verify(self._file.descriptor, self._blocks, self._tails, self._obey_stop)
+            span = verify(self._file.native, self._blocks, self._tails, self._obey_stop)
         except OSError as error:
             raise SourceUnreadable(f"the file cannot be read: {error.strerror or error}") from error
         if span is None and size < least:

@@ -9,6 +9,9 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::sync::Mutex;
 
+/// Room is made at once for so many identities, about a gibibyte; for more it is made as they come.
+const PRESIZED: usize = 50_000_000;
+
 /// What the database holds of the identities of some lanes. Filled by any number of threads, then given to a pipeline.
 #[pyclass(frozen, module = "customer_panel._native")]
 pub struct Known {
@@ -69,7 +72,7 @@ impl Known {
             count: lane_count,
         };
         Known {
-            map: Mutex::new(Some(CoreKnown::new(expected, memory))),
+            map: Mutex::new(Some(CoreKnown::new(expected.min(PRESIZED), memory))),
             seed: seed as u64,
             lanes,
         }

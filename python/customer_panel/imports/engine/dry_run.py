@@ -15,7 +15,7 @@ import psycopg
 from customer_panel._native import Batch, OverBudget
 from customer_panel.db import query
 from customer_panel.db.connect import Connection, is_loss
-from customer_panel.errors import DatabaseLost, SourceNotResumable, SourceUnreadable, Stopped
+from customer_panel.errors import DatabaseLost, SourceNotResumable, Stopped
 from customer_panel.imports import settling
 from customer_panel.imports.engine.apply import counted
 from customer_panel.imports.engine.identities import database_seed, load_known
@@ -49,17 +49,16 @@ def dry_run(
     """
     stop, source, seconds = stop or Stop(), request.source, request.tuning.settle_s
     try:
-        tally = Tally(source.size_now(), on_progress)
-        if seconds and isinstance(source, FileSource):
-            on_note(settling.note(source, seconds))
-            tally.enter("settling")
-            settling.wait_until_still(source, seconds, stop)
-            tally.bytes_total = source.size
-        return _DryRun(request, dsn, tally, stop).result()
+        with stop.calling(source.stop):
+            tally = Tally(source.size_now(), on_progress)
+            if seconds and isinstance(source, FileSource):
+                on_note(settling.note(source, seconds))
+                tally.enter("settling")
+                settling.wait_until_still(source, seconds, stop)
+                tally.bytes_total = source.size
+            return _DryRun(request, dsn, tally, stop).result()
     except StopRequested:
         raise _stopped() from None
-    except OSError as error:
-        raise SourceUnreadable(f"the file cannot be read: {error.strerror or error}") from error
     except psycopg.Error as error:
         if is_loss(error):
             raise DatabaseLost(hint="Run it again; a dry run writes nothing.") from error
@@ -172,8 +171,7 @@ class _DryRun:
                 known,
                 lambda lane: contextlib.nullcontext(counters[lane].count),
             )
-            if ended is not None and ended.tail is not None:
-                tail = ended.tail
+            for tail in [] if ended is None else ended.tails:
                 self.tally.committed(counters[tail.lane].count(tail), tail.lane, tail.span[1])
             self.tally.enter("merging")
             for counter in counters.values():

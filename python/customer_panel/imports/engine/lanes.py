@@ -41,8 +41,8 @@ def lanes_needed(conn: Connection, scan: Scan) -> int:
 
 
 class Found(msgspec.Struct):
-    """What all passes leave for the end: the batches of a last record without a line end; the byte
-    where the file ends; how many customers with several rows have the same ones as before.
+    """What all passes leave for the end: the batches of the tail; the byte where the file ends; how
+    many customers with several rows have the same ones as before.
     """
 
     end: int | None
@@ -105,9 +105,9 @@ class Lanes:
         )
 
     def _close(self, found: Found) -> None:
-        """Commits the last record, if it has no line end, together with the end of the file.
+        """Commits the tail together with the end of the file.
 
-        Bytes that are appended later would change that record, so they are not read.
+        Bytes that are appended later would change the tail, so they are not read.
         """
         unchanged = Counts(pending=-found.unchanged, unchanged=found.unchanged)
         with self.scan.sessions.lane() as conn:
@@ -182,7 +182,7 @@ class Lanes:
             )
             known = load_known(conn, scan, this)
             ended = self._pass(this, known, lambda writer: writer.apply)
-            found.tails += [] if ended.tail is None else [ended.tail]
+            found.tails += ended.tails
             found.end = ended.end if found.end is None else found.end
             # Whether the rows of a customer are the same is known at the end of the file only.
             if is_end:
@@ -194,13 +194,12 @@ class Lanes:
     def _read_again(self, this: Pass, end: int, changed: Known) -> list[Batch]:
         """The second reading of a pass: parks the rows of customers with other rows than before.
 
-        Returns the batch of a last record without a line end, if it is among them.
+        Returns the batches of the tail.
         """
         start = self.scan.plan.data_start
         lanes = [msgspec.structs.replace(lane, done_to=start) for lane in this.lanes]
         again = msgspec.structs.replace(this, lanes=lanes, until=end, is_second=True)
-        ended = self._pass(again, changed, lambda writer: writer.park)
-        return [] if ended.tail is None else [ended.tail]
+        return self._pass(again, changed, lambda writer: writer.park).tails
 
     def _pass(self, this: Pass, known: Known, how: Callable[[Writer], Write]) -> Ended:
         """Raises StopRequested."""

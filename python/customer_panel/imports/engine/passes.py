@@ -13,13 +13,12 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from customer_panel._native import Batch, Known, Pipeline, Plan
-from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.job.progress import Tally
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Counts, Lane, Tuning
-from customer_panel.imports.sources import Source
+from customer_panel.imports.sources import Source, reading
 from customer_panel.imports.stop import Stop
-from customer_panel.imports.unchanged import Unchanged
+from customer_panel.imports.unchanged import Read, Unchanged
 
 WAKE_S = 0.1  # how often the waiting thread looks for a stop and reports progress
 PARSERS = 2  # each parses 600 MB/s and more: two parse faster than any server can write
@@ -58,13 +57,16 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of a pass: the batch of a last record without a line end; the byte where the source
-    ended; how many customers with several rows have the same ones as before; and the map for the
-    second reading, unless all have. See native Pipeline.outcome.
+    """The end of a pass: the batches of its tail; the byte where the tail begins, whichever lanes it
+    has rows for; the byte where the source ended; the hashes of what was read; how many customers
+    with several rows have the same ones as before; and the map for the second reading, unless all
+    have. See native Pipeline.outcome.
     """
 
-    tail: Batch | None
+    tails: list[Batch]
+    decided: int
     end: int
+    read: Read
     unchanged: int
     changed: Known | None
 
@@ -78,10 +80,12 @@ def run_pass(
     """Runs the lanes of a pass to the end of the source; None if a stop ended it at batch borders.
 
     `writer(lane)` is entered in the lane's thread and gives the function that writes its batches.
-    Raises the first error of any lane, OverBudget, or SourceUnreadable, when all other lanes have
-    stopped at a batch border; SourceChanged and StopRequested when what was read is compared.
+    Raises the first error of any lane, OverBudget, SourceUnreadable, or EngineBroken, when all other
+    lanes have stopped at a batch border; SourceChanged and StopRequested when what was read is
+    compared.
     """
-    pipeline = _pipeline(scan, this, known)
+    with reading(scan.source):
+        pipeline = _pipeline(scan, this, known)
     failures: list[BaseException] = []
     ended = threading.Semaphore(0)
 
@@ -129,20 +133,18 @@ def run_pass(
     if should_stop():
         pipeline.stop()
         return None
-    try:
-        tail, end, read, unchanged, changed = pipeline.outcome()
-    except OSError as error:
-        raise SourceUnreadable(f"the source cannot be read: {error.strerror or error}") from error
-    scan.unchanged.passed(read)
-    return Ended(tail, end, unchanged, changed)
+    # Lanes end when no more batches come. Only this says that it was the end of the source.
+    with reading(scan.source):
+        reached = Ended(*pipeline.outcome())
+    scan.unchanged.passed(reached.read)
+    return reached
 
 
 def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
     return Pipeline(
-        scan.source.native(),
+        scan.source.native,
         scan.plan,
         seed=this.seed,
-        head=scan.source.head,
         lanes=this.total,
         first_lane=this.lanes[0].lane,
         done_to=[lane.done_to for lane in this.lanes],

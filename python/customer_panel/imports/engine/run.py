@@ -100,7 +100,9 @@ class Run:
     def _save_failure(self, conn: Connection, claim: Claim, error: BaseException) -> None:
         """Writes the state in which `error` leaves the job, unless the connection or claim is lost."""
         is_stream = isinstance(self.source, StreamSource)
-        if self.stop.is_asked() and isinstance(error, StopRequested | psycopg.errors.QueryCanceled):
+        if self.stop.is_asked() and isinstance(
+            error, StopRequested | Stopped | psycopg.errors.QueryCanceled
+        ):
             if self.stop.status == "CANCELLED":
                 cancel(
                     self.sessions.lane,

@@ -45,7 +45,13 @@ def run_import(
     Raises CustomerPanelError; after Stopped, DatabaseLost and any other error but SourceChanged the
     job can be resumed.
     """
-    run = Run(request, dsn, hooks or Hooks(), stop or Stop())
+    stop = stop or Stop()
+    # A source that gives nothing is waited for in many places; a stop ends all of them.
+    with stop.calling(request.source.stop):
+        return _attempts(Run(request, dsn, hooks or Hooks(), stop), revive, patience_s)
+
+
+def _attempts(run: Run, revive: Callable[[], None], patience_s: float | None) -> ImportResult:
     wait = FIRST_WAIT_S
     lost_since: float | None = None
     while True:
@@ -58,7 +64,7 @@ def run_import(
                 if isinstance(error, psycopg.errors.InsufficientPrivilege):
                     raise NotAllowed(f"the database refused: {first_line(error)}") from None
                 raise
-            if isinstance(request.source, StreamSource):
+            if isinstance(run.source, StreamSource):
                 raise SourceNotResumable(
                     "the connection to the database was lost, and a stream cannot be read again"
                 ) from error

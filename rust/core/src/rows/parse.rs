@@ -49,14 +49,24 @@ pub struct Parsed {
     index: Index,
 }
 
+/// The longest chunk that is parsed. All offsets have 32 bits: of two bytes, the shortest record, come 12 columns with
+/// their lengths, 52 bytes; and a value becomes three times as long at most when it is normalised. So the payload of
+/// the longest chunk has less than 2 GiB.
+pub const CHUNK_BYTES_MOST: usize = 64 << 20;
+
 /// Turns a chunk of whole records, as [`crate::csv::cutter::Cutter`] cuts them, into rows.
-/// The chunk is smaller than 2 GiB.
+/// The chunk has at most [`CHUNK_BYTES_MOST`].
 pub fn parse(chunk: &[u8], plan: &Plan, keys: &HashKeys, out: &mut Parsed) {
     parse_within(chunk, plan, keys, Limits::default(), out);
 }
 
 /// [`parse`] with other limits than the engine's.
 pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, out: &mut Parsed) {
+    assert!(
+        chunk.len() <= CHUNK_BYTES_MOST,
+        "a chunk of {} bytes",
+        chunk.len()
+    );
     out.payload.clear();
     out.rows.clear();
     out.findings.clear();

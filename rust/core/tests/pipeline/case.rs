@@ -37,7 +37,7 @@ pub struct Case {
     pub budget: usize,
     pub hashes_blocks: bool,
     pub limits: Limits,
-    /// Bytes of the file that are read before the pipeline starts.
+    /// Bytes of the file that are looked at before the pipeline starts.
     pub head: usize,
     pub chunk_bytes: usize,
     pub parsers: usize,
@@ -74,7 +74,7 @@ impl Case {
         HashKeys::new(5, plan().mapped, false)
     }
 
-    pub fn start(&self, source: Source) -> Pipeline {
+    pub fn start(&self, source: &Source) -> Pipeline {
         self.start_with(source, self.map())
     }
 
@@ -88,11 +88,15 @@ impl Case {
         Some(known)
     }
 
-    pub fn start_with(&self, source: Source, known: Option<Known>) -> Pipeline {
+    pub fn start_with(&self, source: &Source, known: Option<Known>) -> Pipeline {
+        let (reading, routing) = self.parts(source);
+        Pipeline::start(reading, routing, known, self.budget).unwrap()
+    }
+
+    pub fn parts(&self, source: &Source) -> (Reading, Routing) {
         let reading = Reading {
-            source,
-            head: self.file[..self.head].to_vec(),
-            data_start: HEADER.len(),
+            input: source.open().unwrap().expect("nobody has read it"),
+            data_start: HEADER.len() as u64,
             plan: Arc::new(plan()),
             keys: self.keys(),
             limits: self.limits,
@@ -113,7 +117,7 @@ impl Case {
             header_lines: 1,
             hashes_blocks: self.hashes_blocks,
         };
-        Pipeline::start(reading, routing, known, self.budget)
+        (reading, routing)
     }
 }
 
