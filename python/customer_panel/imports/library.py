@@ -38,6 +38,8 @@ def import_customers(
     lanes: int | None = None,
     batch_rows: int | None = None,
     restart: bool = False,
+    strict: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     progress: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
@@ -86,9 +88,11 @@ def import_customers(
             ),
             tuning=tuning,
             restarts=restart,
+            is_strict=strict,
+            is_forced=force,
         )
         if dry_run:
-            from customer_panel.imports.engine.dry_run import dry_run as run_dry
+            from customer_panel.imports.dry_run import dry_run as run_dry
 
             return run_dry(request, location.dsn, progress, stop=stop)
         return run_import(
