@@ -156,6 +156,7 @@ CREATE TABLE public.imports (
     keys_deferred boolean DEFAULT false NOT NULL,
     scanned_to bigint,
     started_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    claimed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     completed_at timestamp with time zone,
     maintenance_ms bigint DEFAULT 0 NOT NULL,

@@ -54,7 +54,8 @@ WITH forgotten AS (
     DELETE FROM import_requests WHERE import_id = %(import_id)s AND requested = 'PAUSED' AND %(forgets_pause)s
 )
 UPDATE imports
-   SET epoch = epoch + 1, status = 'RUNNING', error = NULL, updated_at = clock_timestamp()
+   SET epoch = epoch + 1, status = 'RUNNING', error = NULL, updated_at = clock_timestamp(),
+       claimed_at = clock_timestamp()
  WHERE id = %(import_id)s AND <is_open>
 RETURNING epoch, pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text);
 
