@@ -126,6 +126,13 @@ CREATE TABLE public.import_blocks (
     hash bigint NOT NULL
 );
 
+CREATE TABLE public.import_clocks (
+    import_id bigint NOT NULL,
+    elapsed_ms bigint DEFAULT 0 NOT NULL
+);
+
+COMMENT ON COLUMN public.import_clocks.elapsed_ms IS 'Of all runs, without maintenance; only ever raised, so what was shown once never goes back.';
+
 CREATE TABLE public.imports (
     id bigint NOT NULL,
     source_id integer NOT NULL,
@@ -150,7 +157,6 @@ CREATE TABLE public.imports (
     claimed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     completed_at timestamp with time zone,
-    elapsed_ms bigint DEFAULT 0 NOT NULL,
     maintenance_ms bigint DEFAULT 0 NOT NULL,
     last_row_hash bigint,
     error text,
@@ -205,7 +211,7 @@ CREATE TABLE public.import_lanes (
 
 COMMENT ON COLUMN public.import_lanes.tail_hash IS 'XXH3-64 of the bytes from the last 16 MiB border to done_to.';
 
-COMMENT ON COLUMN public.import_lanes.committed_at IS 'When the lane last moved: what a killed runner has of elapsed time.';
+COMMENT ON COLUMN public.import_lanes.committed_at IS 'When the lane last moved.';
 
 CREATE TABLE public.import_parked (
     import_id bigint NOT NULL,
@@ -291,6 +297,9 @@ ALTER TABLE ONLY public.idempotency_keys
 ALTER TABLE ONLY public.import_blocks
     ADD CONSTRAINT import_blocks_pkey PRIMARY KEY (import_id, lane, block);
 
+ALTER TABLE ONLY public.import_clocks
+    ADD CONSTRAINT import_clocks_pkey PRIMARY KEY (import_id);
+
 ALTER TABLE ONLY public.import_lanes
     ADD CONSTRAINT import_lanes_pkey PRIMARY KEY (import_id, lane);
 
@@ -336,6 +345,9 @@ CREATE TRIGGER customers_keep_edit BEFORE UPDATE ON public.customers FOR EACH RO
 
 ALTER TABLE ONLY public.import_blocks
     ADD CONSTRAINT import_blocks_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.import_clocks
+    ADD CONSTRAINT import_clocks_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.import_lanes
     ADD CONSTRAINT import_lanes_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;

@@ -137,10 +137,17 @@ class AlreadyRunning(ImportFailed):
 
 
 class Interrupted(ImportFailed):
-    """An import of another file was interrupted and is not finished."""
+    """An import of another file of this feed is not finished."""
 
     code = "interrupted"
-    hint = "Import that file again to finish it, or give it up with --restart on the file you want."
+    hint = "Without --strict it is finished first, in the same call; `customer-panel jobs cancel` ends it."
+
+
+class Overtaken(ImportFailed):
+    """A newer import of the same feed has taken rows since this one began."""
+
+    code = "overtaken"
+    hint = "Cancel it (`customer-panel jobs cancel`), or force it if you mean its older values."
 
 
 class RowRefused(ImportFailed):

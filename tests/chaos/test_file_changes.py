@@ -1,4 +1,4 @@
-"""A file that changed between a kill and the resume: grown goes on, anything else is refused."""
+"""A file that changed between a kill and the resume: grown goes on, anything else is another file."""
 
 from __future__ import annotations
 
@@ -95,19 +95,22 @@ def refused(path: Path, dsn: str) -> tuple[int, int]:
     """The span that the resume says has changed."""
     _, _, _, furthest = job(dsn)
     with pytest.raises(SourceChanged) as error:
-        run(path, dsn)
+        run(path, dsn, is_strict=True)
     assert error.value.span is not None
     low, high = error.value.span
     assert low < high <= max(furthest, 1 << 24)
     message = f"file changed between byte {low} and {high}; the "
     assert error.value.message.startswith(message)
-    assert job(dsn)[:2] == ("FAILED", error.value.message)
+    assert job(dsn)[:2] == ("INTERRUPTED", error.value.message)
     return low, high
 
 
 def goes_on_anew(path: Path, dsn: str) -> None:
-    """After the refusal the same command imports the new file."""
+    """Without `strict` the same call gives the old import up and imports the new file."""
     assert run(path, dsn).status == "COMPLETED"
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute("SELECT status FROM imports ORDER BY id").fetchall()
+    assert found == [("CANCELLED",), ("COMPLETED",)]
 
 
 def test_a_truncated_file_is_refused(cut, dsn):

@@ -158,6 +158,9 @@ def new_pipeline(draw: Draw, objects: Objects) -> _native.Pipeline:
                 until=draw.choice([None, None, 0, 20, 2**64 - 1]),
                 checkpoint_bytes=draw.choice([0, 10, 2**64 - 1]),
                 known=draw.choice([None, new_known(draw, objects)]),
+                parks_many=draw.random() < 0.5,
+                parks_done=draw.random() < 0.3,
+                is_second=draw.random() < 0.2,
             )
     raise AssertionError("no pipeline can be made")
 
@@ -203,6 +206,14 @@ def number(*most: int) -> Callable[[Draw], Any]:
     return lambda draw: draw.choice([0, 1, 2, 7, *most])
 
 
+def word(draw: Draw) -> str:
+    return draw.choice(["", "a@b", "J\u030c@X", "'7", '="7"', "\u0130", "\ud800", "x" * 10_000])
+
+
+def ids(draw: Draw) -> list[tuple[int, int]]:
+    return draw.choice([[], [(1, 1)], [(7, 2)], [(2**63 - 1, 2)], [(1, 2**62)], [(0, -1), (5, 3)]])
+
+
 def stop_progress(_: int) -> None:
     raise ValueError("enough")
 
@@ -232,10 +243,13 @@ CALLS: dict[str, dict[str | int, Argument | tuple[str, str]] | None] = {
     "scan_speed": {0: file, 1: number()},
     "verify": {
         0: (OF, "Source"),
-        1: lambda draw: [(draw.randrange(3), draw.randrange(99)) for _ in range(3)],
-        2: number(40, 2**64 - 1),
-        3: SEED,
+        1: lambda draw: {draw.randrange(3): draw.randrange(99) for _ in range(3)},
+        2: lambda draw: {draw.choice([0, 14, 40, 2**64 - 1]): draw.randrange(99)},
+        3: lambda _: int,
     },
+    "normalize_email": {0: word},
+    "normalize_identity": {0: word},
+    "email_identity": {0: word},
     "Plan.from_header": {
         0: text,
         "delimiter": lambda draw: draw.choice(
@@ -295,6 +309,9 @@ CALLS: dict[str, dict[str | int, Argument | tuple[str, str]] | None] = {
         "until": lambda draw: draw.choice([None, 0, 20, 2**64 - 1]),
         "checkpoint_bytes": number(2**64 - 1),
         "parks_changed": lambda draw: draw.random() < 0.5,
+        "parks_many": lambda draw: draw.random() < 0.5,
+        "parks_done": lambda draw: draw.random() < 0.5,
+        "is_second": lambda draw: draw.random() < 0.3,
         "hashes_blocks": lambda draw: draw.random() < 0.5,
         "parsers": number(64, 65, 2**64 - 1),
     },
@@ -305,6 +322,7 @@ CALLS: dict[str, dict[str | int, Argument | tuple[str, str]] | None] = {
     "Batch.lane": None,
     "Batch.span": None,
     "Batch.counts": None,
+    "Batch.parked_rows": None,
     "Batch.last_row_hash": None,
     "Batch.last_line": None,
     "Batch.blocks": None,
@@ -314,7 +332,7 @@ CALLS: dict[str, dict[str | int, Argument | tuple[str, str]] | None] = {
     "Batch.rows": {},
     "Batch.lines": {},
     "Batch.findings": {},
-    "Batch.new_rows": {0: SEED, 1: SEED, 2: number(2**31 - 1, -(2**31))},
+    "Batch.new_rows": {0: ids, 1: SEED, 2: number(2**31 - 1, -(2**31))},
     "Batch.changed": {0: number(2**31 - 1)},
     "Batch.new_to_stage": {0: number(2**31 - 1)},
     "Batch.parked": {0: SEED},

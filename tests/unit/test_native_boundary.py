@@ -81,8 +81,9 @@ def test_the_outcome_comes_last_and_once(pipeline):
     assert batch.rows() == batch.lines() == list(batch.changed(0))[1:] == []
     assert batch.counts[0] == 1
     assert pipeline.next_batch(0) is pipeline.next_batch(0) is None
-    (tail,), decided, end = pipeline.outcome()
+    (tail,), decided, end, read, unchanged, changed = pipeline.outcome()
     assert (tail.rows()[0][0], tail.span, decided, end) == ("2", (15, 21), 15, 21)
+    assert (read[:2], unchanged, changed) == (([], 21), 0, None)
     with pytest.raises(RuntimeError, match="taken already"):
         pipeline.outcome()
     with pytest.raises(ValueError, match="lane 1 is not of this pipeline"):
@@ -136,7 +137,7 @@ def test_a_folder_or_a_socket_cannot_be_read(tmp_path):
         with pytest.raises(OSError):
             pipeline.outcome()
         with pytest.raises(OSError):
-            _native.verify(source, [], 10, 0)
+            _native.verify(source, {}, {10: 0}, lambda: None)
     os.close(folder)
     left.close()
     right.close()

@@ -80,7 +80,18 @@ def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dic
     "--resume/--restart",
     "resumes",
     default=True,
-    help="Go on with an interrupted import of this file (default), or give it up.",
+    help="Go on with an interrupted import of this file (default), or cancel it and begin again.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse if an import of another file of the feed is not finished, or this file is no "
+    "longer the one that its import began with.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Go on even if a newer import of the feed has taken rows: older values replace them.",
 )
 @click.option(
     "--blank",

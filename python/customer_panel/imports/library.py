@@ -39,6 +39,8 @@ def import_customers(
     batch_rows: int | None = None,
     settle: float | None = None,
     restart: bool = False,
+    strict: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     progress: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
@@ -94,9 +96,11 @@ def import_customers(
             ),
             tuning=tuning,
             restarts=restart,
+            is_strict=strict,
+            is_forced=force,
         )
         if dry_run:
-            from customer_panel.imports.engine.dry_run import dry_run as run_dry
+            from customer_panel.imports.dry_run import dry_run as run_dry
 
             return run_dry(request, location.dsn, progress, on_note=on_note, stop=stop)
         return run_import(

@@ -135,6 +135,7 @@ class Claim(msgspec.Struct, frozen=True):
     epoch: int
     source_id: int
     clears: int  # bit set of the columns that a blank erases
+    before_ms: int = 0  # elapsed time of earlier runs
 
 
 class Lane(msgspec.Struct, kw_only=True):

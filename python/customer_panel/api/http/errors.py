@@ -138,7 +138,9 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(status, message, details, error.headers)
         case HTTPException(status_code=503):
             return unavailable()
-        case errors.AlreadyRunning() | errors.Interrupted() | errors.ClaimLost():
+        case (
+            errors.AlreadyRunning() | errors.Interrupted() | errors.Overtaken() | errors.ClaimLost()
+        ):
             return ApiError(409, error.message)
         case errors.NoSuchImport() | errors.NoSuchCustomer():
             return ApiError(404, error.message)

@@ -63,8 +63,6 @@ def merge_parked(
                 return False
             on_counts(repeated(functools.partial(_merge_portion, conn, claim, after, bound)))
             after = bound
-        claimed = {"import_id": claim.import_id, "epoch": claim.epoch}
-        conn.execute(statement("close_pending"), claimed)
         if after != FIRST:
             conn.execute(b"VACUUM import_parked")
     return True

@@ -161,7 +161,7 @@ class Lanes:
         scan.tally.begin(self.claim.import_id, lanes, scan.plan.data_start)
         scan.tally.bytes_total = scan.source.size_now()
         seed = database_seed(conn)
-        is_overtaken = ledger.is_overtaken(conn, self.claim.import_id)
+        parks_done = ledger.parks_done(conn, self.claim.import_id)
         found = Found(end=until)
         is_end = is_end or until is None
         for first in range(0, len(lanes), self._at_once):
@@ -176,7 +176,7 @@ class Lanes:
                 clears_blanks=self.claim.clears != 0,
                 parks_changed=parks_changed,
                 parks_many=isinstance(scan.source, StreamSource),
-                parks_done=is_overtaken,
+                parks_done=parks_done,
                 # Later passes end where the first one ended.
                 until=found.end,
             )

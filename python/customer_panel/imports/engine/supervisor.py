@@ -23,7 +23,6 @@ from customer_panel.errors import (
 from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.run import Run
 from customer_panel.imports.model import ImportResult
-from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import Stop
 
 LOST_PATIENCE_S = 60.0  # for a server that was lost while an import ran
@@ -58,17 +57,17 @@ def _attempts(run: Run, revive: Callable[[], None], patience_s: float | None) ->
         try:
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as error:
-            if not run.has_claimed or not (is_loss(error) or isinstance(error, AlreadyRunning)):
+            if not run.has_begun or not (is_loss(error) or isinstance(error, AlreadyRunning)):
                 if full := disk_full(error):
                     raise full from error
                 if isinstance(error, psycopg.errors.InsufficientPrivilege):
                     raise NotAllowed(f"the database refused: {first_line(error)}") from None
                 raise
-            if isinstance(run.source, StreamSource):
+            if run.is_lost_with_connection:
                 raise SourceNotResumable(
                     "the connection to the database was lost, and a stream cannot be read again"
                 ) from error
-            if run.tally.has_moved():
+            if run.part.tally.has_moved():
                 lost_since, wait = None, FIRST_WAIT_S
             lost_since = lost_since or time.monotonic()
             if patience_s is not None and time.monotonic() - lost_since > patience_s:

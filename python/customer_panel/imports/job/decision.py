@@ -29,13 +29,6 @@ def is_decided(job: Row) -> bool:
     return "wishes" not in job["options"]
 
 
-def restored(job: Row, options: Options) -> Plan:
-    """The plan of a job. Raises MappingError if `options` differ from those that it was begun with."""
-    if is_decided(job) or options.source not in (None, job["source"]):
-        return ledger.restored_plan(job, options)
-    return UNDECIDED
-
-
 def wished(job: Row, options: Options) -> Options:
     """The options of a job whose plan is not decided: those of this call, else those that it was
     created with. Nothing was read by them so far.

@@ -53,6 +53,9 @@ class Sessions:
     def listener(self) -> Connection:
         return self._open("import requests")
 
+    def clock(self) -> Connection:
+        return self._open("import clock")
+
     @contextlib.contextmanager
     def cancelling(self, stop: Stop) -> Iterator[None]:
         """Inside `with`, a stop waits for a statement no longer than a batch takes: a longer one (an

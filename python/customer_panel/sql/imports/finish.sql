@@ -46,13 +46,6 @@ UPDATE import_lanes
  WHERE import_id = %(import_id)s AND lane = 0 AND epoch = %(epoch)s
 RETURNING pg_notify('customer_panel', json_build_object('jobId', import_id::text, 'lane', lane)::text);
 
--- close_pending --
--- No row is pending any more. Some were counted twice if an import was resumed after another one had written.
-UPDATE import_lanes AS l
-   SET rows_pending = rows_pending - left_over, rows_unchanged = rows_unchanged + left_over
-  FROM (SELECT sum(rows_pending) AS left_over FROM import_lanes WHERE import_id = %(import_id)s) AS s
- WHERE l.import_id = %(import_id)s AND l.lane = 0 AND l.epoch = %(epoch)s AND left_over <> 0;
-
 -- fold_totals --
 -- Makes one row for each range of ids.
 WITH taken AS (DELETE FROM customer_totals RETURNING id_range, delta)

@@ -81,10 +81,11 @@ impl Chains {
         true
     }
 
-    /// Adds a row to a chain.
+    /// Adds a row to a chain, if there is one of that number.
     pub fn follow(&mut self, number: i64, hash: i64) {
-        let chain = &mut self.0[number as usize];
-        chain.hash = chained(chain.hash, hash);
+        if let Some(chain) = self.0.get_mut(number as usize) {
+            chain.hash = chained(chain.hash, hash);
+        }
     }
 
     /// Ends the first reading. Returns how many customers have the same rows as before, and whether any has not.

@@ -4,7 +4,7 @@
 //! than the server needs to read the table.
 
 use crate::identity::hash::hash_identity;
-use crate::identity::known::{Known, MANY, OverBudget, PARKED};
+use crate::identity::known::{Known, MANY, OverBudget, PARKED, SEEN};
 use crate::identity::lanes::Lanes;
 
 /// The bytes are not a one-dimensional binary array of PostgreSQL.
@@ -71,7 +71,8 @@ pub fn load_flags(
     flags: &[u8],
 ) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, flag) in elements(ids)?.zip(elements(flags)?) {
-        let flag = flag.and_then(|bytes| bytes.last()).copied().unwrap_or(0);
+        // What this file has had is not for the database to say.
+        let flag = flag.and_then(|bytes| bytes.last()).map_or(0, |flag| flag & !SEEN);
         if let Err(over_budget) = add(known, identity_seed, lanes, id, |old| {
             (flag, old.map_or(0, |old| old.1), ())
         }) {
