@@ -176,4 +176,7 @@ def test_a_change_of_one_block_of_many_is_found(runner, databases, large, tmp_pa
             byte = file.read(1)
             file.seek(at)
             file.write(bytes([byte[0] ^ 1]))
-        assert refused(path, dsn) == (1 << 24, 2 << 24)
+        low, high = refused(path, dsn)
+        # Its end is nearer if a lane had its checkpoint in that block.
+        assert low == 1 << 24
+        assert at < high <= 2 << 24

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -103,6 +104,11 @@ def own(dsn) -> Iterator[str]:
 
 def test_every_setting_that_is_pinned_is_tried():
     assert HOSTILE.keys() == PINNED.keys()
+
+
+def test_the_page_lists_every_setting_that_is_pinned():
+    text = (Path(__file__).parents[2] / "docs" / "database.md").read_text()
+    assert [name for name in PINNED | SETTINGS | LANE if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "all that only costs time"])
