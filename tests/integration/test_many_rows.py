@@ -152,9 +152,7 @@ def test_an_import_that_was_overtaken_by_another_feed_forgets_no_row(dsn, tmp_pa
     # Now none of them has several rows.
     other = file(tmp_path / "other.csv", [f"c{number},Eve,Rom,9" for number in range(500)])
     with opened(other) as source:
-        run_import(
-            ImportRequest(source=source, options=Options(source="fair")), dsn
-        )
+        run_import(ImportRequest(source=source, options=Options(source="fair")), dsn)
     result = run(again, dsn, feed="shop", lanes=2)
     assert result.is_resumed
     for number in (0, 7, 499):

@@ -12,7 +12,13 @@ from typing import Any
 import psycopg
 
 from customer_panel.db.session import is_shared, pins, probe, probe_async
-from customer_panel.errors import DatabaseUnreachable, DiskFull, PoolerInTheWay, ServerTooOld
+from customer_panel.errors import (
+    DatabaseLost,
+    DatabaseUnreachable,
+    DiskFull,
+    PoolerInTheWay,
+    ServerTooOld,
+)
 from customer_panel.redaction import redacted
 
 Connection = psycopg.Connection[Any]
@@ -44,15 +50,17 @@ def connect(
     needed: int = SERVER_VERSION,
     settings: Mapping[str, str] | None = None,
     writes: bool = False,
+    on_open: Callable[[Connection], None] = lambda _: None,
 ) -> Connection:
     """A session of a server that is new enough, with our settings (session.py) and `settings`.
 
-    writes: a standby will not do. Raises DatabaseUnreachable, ServerTooOld with the server's
-    version, PoolerInTheWay, TriggersOff.
+    writes: a standby will not do. on_open: gets the session before its first statement.
+    Raises DatabaseUnreachable, ServerTooOld with the server's version, PoolerInTheWay, TriggersOff.
     """
     for attempt in range(1, ATTEMPTS + 1):
         connection = _connect(dsn, part)
         try:
+            on_open(connection)
             _check(connection, needed, writes=writes, another=lambda: _connect(dsn, part))
             connection.execute(pins(settings or {}, connection.info.options))
             connection.autocommit = autocommit
@@ -139,7 +147,7 @@ def parameters(part: str) -> dict[str, Any]:
 
 def is_loss(error: BaseException) -> bool:
     """Whether the server or the connection is away, so that a later attempt can succeed."""
-    if isinstance(error, DatabaseUnreachable | psycopg.InterfaceError):
+    if isinstance(error, DatabaseUnreachable | DatabaseLost | psycopg.InterfaceError):
         return True
     if not isinstance(error, psycopg.Error):
         return False

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from customer_panel._native import Batch, verify
-from customer_panel.errors import SourceChanged, SourceUnreadable
-from customer_panel.imports.sources import FileSource, Source
+from customer_panel.errors import SourceChanged
+from customer_panel.imports.sources import FileSource, Source, reading
 from customer_panel.imports.stop import Stop, StopRequested
 
 BLOCK_BYTES = Batch.BLOCK_BYTES
@@ -88,10 +88,8 @@ class Unchanged:
 
     def _compare(self, least: int, size: int, *, is_read: bool) -> None:
         assert self._file is not None
-        try:
+        with reading(self._file):
             span = verify(self._file.native, self._blocks, self._tails, self._obey_stop)
-        except OSError as error:
-            raise SourceUnreadable(f"the file cannot be read: {error.strerror or error}") from error
         if span is None and size < least:
             # All that was read is there, but a file that shrinks is being written anew.
             span = size, least

@@ -6,6 +6,7 @@ An import that has ended leaves the table whole: with both indexes, and without 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import psycopg
@@ -41,13 +42,15 @@ def end(
     on_counts: Counted = _ignore,
     on_note: Noted = _ignore,
     is_stopped: Callable[[], bool] = lambda: False,
+    stop: Stop | None = None,
 ) -> None:
     """The end of every run. COMPLETED, FAILED and CANCELLED leave the table whole; a job that is PAUSED
     or INTERRUPTED goes on later.
 
     Of a FAILED import the parked rows are merged, of a CANCELLED one they are given up. If that or an
     index fails, the job ends all the same: `repair` does it. Raises ClaimLost; if the connection is
-    lost, or a statement was cancelled because of `is_stopped`, the job has not ended.
+    lost, or a statement was cancelled because of `is_stopped`, the job has not ended. Nor has one that
+    goes on later if somebody's lock is in the way and `stop` is asked: `settle` writes its state.
     """
     if status in ENDED:
         try:
@@ -60,7 +63,13 @@ def end(
                 f" ({reason_of(failure)}): the next import does it, or"
                 " `customer-panel doctor --repair`"
             )
-    ledger.end(conn, claim, status, error=error, elapsed_ms=elapsed_ms, maintenance_s=maintenance_s)
+    with contextlib.ExitStack() as stack:
+        if stop is not None and status not in ENDED:
+            stack.enter_context(contextlib.suppress(psycopg.errors.QueryCanceled))
+            stack.enter_context(sessions.cancelling(stop))
+        ledger.end(
+            conn, claim, status, error=error, elapsed_ms=elapsed_ms, maintenance_s=maintenance_s
+        )
 
 
 def _make_whole(

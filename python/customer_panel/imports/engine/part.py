@@ -79,33 +79,36 @@ class Part:
         """Resumes or begins the job, and ends it. Raises Replaced when it is cancelled because it cannot
         go on; Stopped, ClaimLost, SourceError, Overtaken.
         """
-        job = self._job_to_resume(conn) or self._begin(conn)
-        if job["status"] == "COMPLETED":
-            # The last commit arrived; only its answer was lost.
-            return self._result(conn, job["id"])
-        claim = ledger.claim(
-            conn,
-            job["id"],
-            forgets_pause=self.is_own and not (self.has_claimed or self.request.is_unasked),
-        )
+        claim = None
+        try:
+            with self.sessions.cancelling(self.stop):
+                job = self._job_to_resume(conn) or self._begin(conn)
+                if job["status"] == "COMPLETED":
+                    # The last commit arrived; only its answer was lost.
+                    return self._result(conn, job["id"])
+                claim = self._claim(conn, job)
+                with (
+                    listening(self.sessions, conn, claim.import_id, self.stop),
+                    beating(self.sessions, claim, self._beat_ms),
+                ):
+                    claim, job = self._settle(conn, claim, job)
+                    self._check(conn, claim, job)
+                    maintenance_s = self._work(conn, claim, job)
+                self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
+                return self._result(conn, claim.import_id)
+        except BaseException as error:
+            if claim is not None:
+                self._save_failure(conn, claim, job, error)
+            raise
+
+    def _claim(self, conn: Connection, job: Row) -> Claim:
+        is_again = self.has_claimed or self.request.is_unasked
+        claim = ledger.claim(conn, job["id"], forgets_pause=self.is_own and not is_again)
         if not self.has_claimed:
             self.has_claimed, self.only = True, claim.import_id
             self.before_ms = claim.before_ms
             self.hooks.on_claimed(claim.import_id)
-        try:
-            with (
-                self.sessions.cancelling(self.stop),
-                listening(self.sessions, conn, claim.import_id, self.stop),
-                beating(self.sessions, claim, self._beat_ms),
-            ):
-                claim, job = self._settle(conn, claim, job)
-                self._check(conn, claim, job)
-                maintenance_s = self._work(conn, claim, job)
-        except BaseException as error:
-            self._save_failure(conn, claim, job, error)
-            raise
-        self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
-        return self._result(conn, claim.import_id)
+        return claim
 
     def _job_to_resume(self, conn: Connection) -> Row | None:
         """The job, if it is there already; it may be completed. Raises ClaimLost when it has ended in
@@ -178,13 +181,7 @@ class Part:
             )
             self.hooks.on_created(conn, import_id)
         self.is_checked = True
-        return self._job(conn, import_id)
-
-    @staticmethod
-    def _job(conn: Connection, import_id: int) -> Row:
-        job = ledger.find(conn, import_id)
-        assert job is not None
-        return job
+        return ledger.get(conn, import_id)
 
     def _scan(self) -> Scan:
         return Scan(
@@ -206,7 +203,9 @@ class Part:
     def _save_failure(self, conn: Connection, claim: Claim, job: Row, error: BaseException) -> None:
         """Writes the state in which `error` leaves the job, unless the connection or claim is lost."""
         is_stream = isinstance(self.source, StreamSource)
-        if self.stop.is_asked() and isinstance(error, StopRequested | psycopg.errors.QueryCanceled):
+        if self.stop.is_asked() and isinstance(
+            error, StopRequested | Stopped | psycopg.errors.QueryCanceled
+        ):
             is_failed = is_stream and self.stop.status != "CANCELLED"
             self._end(conn, claim, "FAILED" if is_failed else self.stop.status)
             raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
@@ -245,6 +244,7 @@ class Part:
             maintenance_s=maintenance_s,
             on_counts=self.tally.committed,
             on_note=self.notes.add,
+            stop=self.stop,
         )
 
     # -- the work ----------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class Part:
             claim = decision.decide(
                 conn, claim, self.source, self.plan, options, lanes, is_first_load
             )
-        return claim, self._job(conn, claim.import_id)
+        return claim, ledger.get(conn, claim.import_id)
 
     def _verify(self, conn: Connection, claim: Claim, job: Row) -> None:
         """Compares the file with the hashes of what earlier runs read. Raises SourceChanged."""
@@ -334,7 +334,7 @@ class Part:
     # -- the result --------------------------------------------------------------------------------
 
     def _result(self, conn: Connection, import_id: int) -> ImportResult:
-        job = self._job(conn, import_id)
+        job = ledger.get(conn, import_id)
         self.tally.enter("done")
         return result_of(
             total(ledger.lanes_of(conn, import_id)),

@@ -52,11 +52,12 @@ class Run:
 
     def attempt(self) -> ImportResult:
         with self.sessions.job() as conn:
-            if not ledger.try_lock(conn):
-                raise AlreadyRunning
-            ending.settle(self.sessions, conn, spared=self.own.only, on_note=self.notes.add)
-            if self.request.resumes is None and not self.own.has_claimed:
-                self._see_to_open_ones(conn)
+            with self.sessions.cancelling(self.stop):
+                if not ledger.try_lock(conn):
+                    raise AlreadyRunning
+                ending.settle(self.sessions, conn, spared=self.own.only, on_note=self.notes.add)
+                if self.request.resumes is None and not self.own.has_claimed:
+                    self._see_to_open_ones(conn)
             self.part = self.own
             try:
                 result = self.own.run(conn)
@@ -68,9 +69,7 @@ class Run:
                 self.notes.add(
                     f"import {result.job_id} is finished; its path holds another file by now"
                 )
-                job = ledger.find(conn, result.job_id or 0)
-                assert job is not None
-                self._begin_anew(job, is_same_file=False)
+                self._begin_anew(ledger.get(conn, result.job_id or 0), is_same_file=False)
                 return self.own.run(conn)
             return result
 

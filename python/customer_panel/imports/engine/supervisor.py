@@ -57,6 +57,10 @@ def _attempts(run: Run, revive: Callable[[], None], patience_s: float | None) ->
         try:
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as error:
+            if run.stop.is_asked() and isinstance(error, psycopg.errors.QueryCanceled):
+                raise Stopped from None
+            if is_loss(error) and not run.has_begun and isinstance(error, psycopg.Error):
+                raise DatabaseLost from error
             if not run.has_begun or not (is_loss(error) or isinstance(error, AlreadyRunning)):
                 if full := disk_full(error):
                     raise full from error

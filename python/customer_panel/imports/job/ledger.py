@@ -55,6 +55,13 @@ def find(conn: Connection, import_id: int) -> Row | None:
     return next(iter(query.rows(conn, "get_import", import_id=import_id)), None)
 
 
+def get(conn: Connection, import_id: int) -> Row:
+    """The row of a job that is there."""
+    job = find(conn, import_id)
+    assert job is not None
+    return job
+
+
 def create(
     conn: Connection,
     source: Source,
@@ -122,8 +129,7 @@ def claim(
         )[0]
         # Waits for the last commit of a runner that died.
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
-        job = find(conn, import_id)
-    assert job is not None
+        job = get(conn, import_id)
     return Claim(import_id, epoch, job["source_id"], _clears(job), job["elapsed_ms"])
 
 
@@ -132,8 +138,7 @@ def renewed(conn: Connection, import_id: int) -> Claim:
     with conn.transaction():
         epoch, source_id = fenced(conn, "renew_epoch", import_id=import_id)
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
-        job = find(conn, import_id)
-    assert job is not None
+        job = get(conn, import_id)
     return Claim(import_id, epoch, source_id, _clears(job))
 
 

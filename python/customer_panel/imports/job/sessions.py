@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import psycopg
 
 from customer_panel.db.connect import Connection, connect
+from customer_panel.errors import CustomerPanelError
 from customer_panel.imports.stop import Stop
 from customer_panel.sql import statement
 
@@ -46,8 +47,6 @@ class Sessions:
     def lane(self) -> Connection:
         conn = self._open("import lane", LANE)
         conn.autocommit = False
-        with self._lock:
-            self._working.add(conn)
         return conn
 
     def listener(self) -> Connection:
@@ -59,7 +58,8 @@ class Sessions:
     @contextlib.contextmanager
     def cancelling(self, stop: Stop) -> Iterator[None]:
         """Inside `with`, a stop waits for a statement no longer than a batch takes: a longer one (an
-        index, a merge, a VACUUM) is cancelled, and done again on resume.
+        index, a merge, a VACUUM, or one that waits for somebody's lock) is cancelled, and done again
+        on resume.
         """
         is_over = threading.Event()
 
@@ -77,15 +77,30 @@ class Sessions:
                 is_over.set()
 
     def cancel(self) -> None:
-        """Cancels the running statements of lanes and index builds; their transactions roll back."""
+        """Cancels statements that have run for longer than GRACE_S; their transactions roll back."""
         with self._lock:
             working = [conn for conn in self._working if not conn.closed]
-        for conn in working:
-            with contextlib.suppress(psycopg.Error):
-                conn.cancel_safe(timeout=1)
+        processes = [conn.info.backend_pid for conn in working]
+        # Without a connection more, the next attempt may have one.
+        with (
+            contextlib.suppress(psycopg.Error, CustomerPanelError),
+            connect(self.dsn, part="import cancel", autocommit=True) as conn,
+        ):
+            conn.execute(statement("cancel_long"), {"processes": processes, "seconds": GRACE_S})
+
+    def _note(self, conn: Connection) -> None:
+        with self._lock:
+            self._working.add(conn)
 
     def _open(self, part: str, settings: Mapping[str, str] | None = None) -> Connection:
-        conn = connect(self.dsn, part=part, autocommit=True, settings=settings, writes=True)
+        conn = connect(
+            self.dsn,
+            part=part,
+            autocommit=True,
+            settings=settings,
+            writes=True,
+            on_open=self._note,
+        )
         try:
             conn.execute(statement("lower_deadlock_timeout"))
             # Some platforms cannot check a connection, and refuse the setting. There a backend
