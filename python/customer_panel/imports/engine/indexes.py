@@ -55,13 +55,12 @@ def drop(conn: Connection) -> bool:
     for _ in range(LOCK_TRIES):
         try:
             with conn.transaction():
-                if not query.only(conn, "customers_is_empty")[0]:
+                if not _may_be_dropped(conn):
                     return False
                 conn.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}".encode())
                 conn.execute(statement("lock_customers"))
-                if not query.only(conn, "customers_is_empty")[0]:
-                    return False
-                if query.only(conn, "keys_are_used")[0]:
+                conn.execute(b"SET LOCAL lock_timeout = 0")  # the caller's transaction goes on
+                if not _may_be_dropped(conn):
                     return False
                 conn.execute(statement("drop_keys"))
                 return True
@@ -70,6 +69,12 @@ def drop(conn: Connection) -> bool:
         except errors.LockNotAvailable:
             time.sleep(LOCK_PAUSE_S)
     return False
+
+
+def _may_be_dropped(conn: Connection) -> bool:
+    return bool(
+        query.only(conn, "customers_is_empty")[0] and not query.only(conn, "keys_are_used")[0]
+    )
 
 
 def are_complete(conn: Connection) -> bool:

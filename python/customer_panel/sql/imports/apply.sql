@@ -1,11 +1,11 @@
 -- One batch of one lane, in one transaction.
 
 -- draw_ids --
--- Draws n new ids: in runs, the first of each and how many. There is more than one run if another session draws meanwhile.
+-- Draws n new ids: in runs, the first of each and how many. There is more than one run if another session draws meanwhile: within
+-- a run, ids and numbers count up alike.
 SELECT min(id) AS first, count(*) AS count
-  FROM (SELECT id, id - row_number() OVER () AS run
-          FROM (SELECT nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s)) AS drawn) AS numbered
- GROUP BY run ORDER BY 1;
+  FROM (SELECT number, nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s) AS number) AS drawn
+ GROUP BY id - number ORDER BY 1;
 
 -- copy_customers --
 -- New customers, in key order.
