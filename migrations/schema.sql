@@ -29,12 +29,6 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE AGGREGATE public.hash_chain(bigint) (
-    SFUNC = hashint8extended,
-    STYPE = bigint,
-    INITCOND = '0'
-);
-
 CREATE TABLE public.customer_history (
     customer_id text NOT NULL COLLATE pg_catalog."C",
     changed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -44,6 +38,8 @@ CREATE TABLE public.customer_history (
     old_values text[] NOT NULL
 );
 
+ALTER TABLE ONLY public.customer_history REPLICA IDENTITY FULL;
+
 COMMENT ON COLUMN public.customer_history.fields IS 'Bit set of the columns that changed.';
 
 COMMENT ON COLUMN public.customer_history.old_values IS 'Their values before, in column order (index bit + 1).';
@@ -52,6 +48,8 @@ CREATE TABLE public.customer_totals (
     id_range bigint NOT NULL,
     delta bigint NOT NULL
 );
+
+ALTER TABLE ONLY public.customer_totals REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.customer_totals IS 'Customers that are not deleted, per range of 8,192 ids, as appended deltas.';
 
@@ -128,6 +126,13 @@ CREATE TABLE public.import_blocks (
     hash bigint NOT NULL
 );
 
+CREATE TABLE public.import_clocks (
+    import_id bigint NOT NULL,
+    elapsed_ms bigint DEFAULT 0 NOT NULL
+);
+
+COMMENT ON COLUMN public.import_clocks.elapsed_ms IS 'Of all runs, without maintenance; only ever raised, so what was shown once never goes back.';
+
 CREATE TABLE public.imports (
     id bigint NOT NULL,
     source_id integer NOT NULL,
@@ -152,19 +157,18 @@ CREATE TABLE public.imports (
     claimed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     completed_at timestamp with time zone,
-    elapsed_ms bigint DEFAULT 0 NOT NULL,
     maintenance_ms bigint DEFAULT 0 NOT NULL,
     last_row_hash bigint,
     error text,
     progress_every_ms integer,
     end_number bigint,
-    CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
+    CONSTRAINT imports_phase_check CHECK ((phase = ANY (ARRAY['settling'::text, 'verifying'::text, 'scanning'::text, 'indexing'::text, 'merging'::text, 'maintenance'::text, 'done'::text]))),
     CONSTRAINT imports_status_check CHECK ((status = ANY (ARRAY['RUNNING'::text, 'PAUSED'::text, 'INTERRUPTED'::text, 'COMPLETED'::text, 'FAILED'::text, 'CANCELLED'::text])))
 );
 
 COMMENT ON COLUMN public.imports.epoch IS 'Raised by every claim: a runner that lost its claim finds no lane row of its epoch.';
 
-COMMENT ON COLUMN public.imports.file_size IS 'Bytes of the file when the job was made: what per cent are of, so that they never go back.';
+COMMENT ON COLUMN public.imports.file_size IS 'Bytes of the file when the job was made, or when it stood still: what per cent are of, so that they never go back.';
 
 COMMENT ON COLUMN public.imports.keys_deferred IS 'A first load: the indexes on customer_id and e-mail are built when the rows are in.';
 
@@ -207,13 +211,12 @@ CREATE TABLE public.import_lanes (
 
 COMMENT ON COLUMN public.import_lanes.tail_hash IS 'XXH3-64 of the bytes from the last 16 MiB border to done_to.';
 
-COMMENT ON COLUMN public.import_lanes.committed_at IS 'When the lane last moved: what a killed runner has of elapsed time.';
+COMMENT ON COLUMN public.import_lanes.committed_at IS 'When the lane last moved.';
 
 CREATE TABLE public.import_parked (
     import_id bigint NOT NULL,
     source_line bigint NOT NULL,
     source_hash bigint NOT NULL,
-    first_hash bigint,
     customer_id text NOT NULL COLLATE pg_catalog."C",
     first_name text COLLATE pg_catalog."C",
     last_name text COLLATE pg_catalog."C",
@@ -229,7 +232,7 @@ CREATE TABLE public.import_parked (
     is_first boolean NOT NULL
 );
 
-COMMENT ON COLUMN public.import_parked.first_hash IS 'Hash of the identity''s first row where that went its way; NULL where it is parked too.';
+COMMENT ON COLUMN public.import_parked.source_hash IS 'XXH3-64 of the row; of a later row of its identity the chain of the hashes of all rows up to it.';
 
 CREATE TABLE public.import_rejects (
     import_id bigint NOT NULL,
@@ -294,6 +297,9 @@ ALTER TABLE ONLY public.idempotency_keys
 ALTER TABLE ONLY public.import_blocks
     ADD CONSTRAINT import_blocks_pkey PRIMARY KEY (import_id, lane, block);
 
+ALTER TABLE ONLY public.import_clocks
+    ADD CONSTRAINT import_clocks_pkey PRIMARY KEY (import_id);
+
 ALTER TABLE ONLY public.import_lanes
     ADD CONSTRAINT import_lanes_pkey PRIMARY KEY (import_id, lane);
 
@@ -339,6 +345,9 @@ CREATE TRIGGER customers_keep_edit BEFORE UPDATE ON public.customers FOR EACH RO
 
 ALTER TABLE ONLY public.import_blocks
     ADD CONSTRAINT import_blocks_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.import_clocks
+    ADD CONSTRAINT import_clocks_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.import_lanes
     ADD CONSTRAINT import_lanes_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.imports(id) ON DELETE CASCADE;

@@ -1,10 +1,11 @@
 """The extension: CSV rows scanned, converted, hashed and sorted into batches, without the GIL.
 
-Only `customer_panel.imports` uses it, and the commands that generate and examine. What it hands out
+`customer_panel.imports` uses it, and the commands that generate and examine; the rest of the package
+only takes the columns of a customer from it and the rules of e-mails and identities. What it hands out
 are streams that PostgreSQL's COPY takes as they are; nothing in it knows a database.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from os import PathLike
 from typing import ClassVar, Final, Literal, final
@@ -12,6 +13,7 @@ from typing import ClassVar, Final, Literal, final
 __all__ = [
     "RULES_VERSION",
     "Batch",
+    "Broken",
     "Feed",
     "Known",
     "OverBudget",
@@ -19,12 +21,16 @@ __all__ = [
     "Pipeline",
     "Plan",
     "PlanError",
+    "Source",
     "Stopped",
     "__version__",
     "customer_fields",
+    "email_identity",
     "finding_codes",
     "full_name_aliases",
     "generate",
+    "normalize_email",
+    "normalize_identity",
     "scan_speed",
     "verify",
 ]
@@ -38,6 +44,9 @@ class OverBudget(Exception):
 
 class Stopped(Exception):
     """The pipeline was stopped."""
+
+class Broken(RuntimeError):
+    """A thread of the pipeline died: a defect of this program."""
 
 class PlanError(Exception):
     """The columns cannot be matched with the fields of a customer. args: (code, message)."""
@@ -56,6 +65,7 @@ class Plan:
     ) -> Plan:
         """Reads the header at the start of `sample`; `overrides` are (header, field).
 
+        delimiter: one ASCII character, neither a letter, a digit, a quote, a line end nor NUL.
         date_order: "mdy", "dmy", or None for dates that can be read one way only. Raises PlanError;
         ValueError for another date order.
         """
@@ -70,7 +80,10 @@ class Plan:
         data_start: int,
         header_lines: int,
     ) -> Plan:
-        """The plan that an import was begun with; nothing is guessed again. Raises PlanError."""
+        """The plan that an import was begun with; nothing is guessed again.
+
+        Raises PlanError; ValueError for another date order, and for a header that cannot be.
+        """
 
     @property
     def data_start(self) -> int:
@@ -119,7 +132,7 @@ class Known:
         first_lane: int,
         lane_count: int,
     ) -> Known:
-        """Room for `expected` identities; never more than `memory` bytes."""
+        """Room for `expected` identities, a gibibyte of it at once; never more than `memory` bytes."""
 
     def load_hashes(self, ids: bytes, hashes: bytes) -> None:
         """Adds customer ids (`text[]`) and their source hashes (`int8[]`).
@@ -133,14 +146,49 @@ class Known:
 
 @final
 class Feed:
-    """Hands buffers to a pipeline whose source is not a file."""
+    """Hands buffers to the source that was made of it."""
 
     def __new__(cls) -> Feed: ...
     def push(self, buffer: bytes) -> bool:
-        """Waits for room and hands `buffer` over; False if nobody reads any more."""
+        """Waits for room, a mebibyte of it, and hands `buffer` over piece by piece.
+
+        False if nobody reads any more, or after `close`.
+        """
 
     def close(self, error: str | None = None) -> None:
-        """Ends the source, as its end or (with `error`) as a failure to read it."""
+        """Ends the source, as its end or (with `error`) as a failure to read it.
+
+        Only the first call counts. Never waits, and ends a `push` that does. A feed that goes away
+        without it is a failure too.
+        """
+
+@final
+class Source:
+    """The bytes of an import: read for its header, compared with an earlier run, and read in passes.
+
+    Every position counts these bytes from the first one on.
+    """
+
+    @staticmethod
+    def from_file(descriptor: int) -> Source:
+        """A file, by a descriptor of which the source keeps a copy. Raises OSError."""
+
+    @staticmethod
+    def from_feed(feed: Feed) -> Source:
+        """What a feed hands over. Raises RuntimeError for a feed that has a source already."""
+
+    @property
+    def is_rewindable(self) -> bool:
+        """Whether it can be read more than once: a file can, a feed cannot."""
+
+    def head(self, count: int) -> bytes:
+        """Waits for the first `count` bytes; fewer if the source has no more.
+
+        Raises OSError, Stopped; ValueError for more than 64 MiB.
+        """
+
+    def stop(self) -> None:
+        """Ends whatever reads the source or waits for it, now and later, with Stopped."""
 
 @final
 class Pipeline:
@@ -148,11 +196,10 @@ class Pipeline:
 
     def __new__(
         cls,
-        source: int | Feed,
+        source: Source,
         plan: Plan,
         *,
         seed: int,
-        head: bytes,
         lanes: int,
         done_to: Sequence[int],
         batch_rows: int,
@@ -165,33 +212,54 @@ class Pipeline:
         until: int | None = None,
         checkpoint_bytes: int = ...,
         parks_changed: bool = False,
+        parks_many: bool = False,
+        parks_done: bool = False,
+        is_second: bool = False,
         hashes_blocks: bool = True,
         parsers: int = 2,
     ) -> Pipeline:
-        """Starts the threads.
+        """Starts the threads, which read the source from its first byte on.
 
-        source: a descriptor, of which the pipeline keeps a copy, or a Feed.
-        head: bytes of the source that were read already; they hold the header.
         done_to: for each lane of this run (from `first_lane` on, of `lanes`) the offset up to which
             it is done.
         known: None: every row is new.
-        batch_rows, batch_bytes: a batch is closed when it has so many rows, or about so many bytes.
+        batch_rows, batch_bytes: a batch is closed when it has so many rows, or about so many bytes;
+            at a gibibyte in any case.
         budget: bytes that all batches in flight take together.
         until: rows that begin at or behind this offset are not read.
+        parks_changed: changed rows wait in `import_parked`.
+        parks_many: so do all rows of customers that had several rows in the last file.
+        parks_done: the second reading parks whatever an earlier run has done.
+        is_second: parks the rows of customers with other rows than before, and does nothing else;
+            `known` is the map from the outcome of the first reading.
+        Raises OSError; ValueError for lanes or parsers that cannot be; RuntimeError for a stream or a
+        map that was used already.
         """
 
     def next_batch(self, lane: int) -> Batch | None:
-        """The next batch of a lane, in file order; None when no more will come, for any reason."""
+        """The next batch of a lane, in file order; None when no more will come, for any reason.
 
-    def outcome(self) -> tuple[Batch | None, int]:
-        """Waits for the end of the source; the batch of an open-ended last record, and the bytes.
+        `outcome` says for which. Waits for the source, and until earlier batches are released; `stop`
+        ends that. Raises ValueError for a lane that is not of this pipeline.
+        """
 
-        Such a record has no line end, so a longer file might continue it. Raises OSError,
-        OverBudget, or Stopped. To be called once.
+    def outcome(
+        self,
+    ) -> tuple[list[Batch], int, int, tuple[list[tuple[int, int]], int, int], int, Known | None]:
+        """Waits for the end of the source.
+
+        Returns the batches of the tail, the byte where the tail begins, and the bytes of the source;
+        the hashes of all that was read: its whole 16 MiB blocks, the bytes hashed, the hash of the
+        rest; how many customers with several rows have the same rows as before, which were counted
+        as pending; and the map for the second reading, unless all have.
+        The tail is what a longer file might hold differently: a last record without line end, and
+        all from a quote on that nothing closes. At most one batch for each lane.
+        To be called once, when every lane has given None or after `stop`, else RuntimeError. Raises
+        OSError, OverBudget, Stopped, Broken.
         """
 
     def stop(self) -> None:
-        """Stops all threads at their next step."""
+        """Stops all threads, also one that waits for its source."""
 
 @final
 class Batch:
@@ -208,6 +276,10 @@ class Batch:
     @property
     def counts(self) -> tuple[int, int, int, int, int, int, int, int]:
         """Rows: processed, new, changed, unchanged, duplicate, pending, skipped; warnings."""
+
+    @property
+    def parked_rows(self) -> int:
+        """How many rows `parked` holds."""
 
     @property
     def last_row_hash(self) -> int | None: ...
@@ -236,8 +308,12 @@ class Batch:
     def lines(self) -> list[int]:
         """The line on which each of `rows()` begins."""
 
-    def new_rows(self, first_id: int, import_id: int, source_id: int) -> Pieces:
-        """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`."""
+    def new_rows(self, ids: list[tuple[int, int]], import_id: int, source_id: int) -> Pieces:
+        """COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`.
+
+        `ids`: the first of each run of consecutive ids, and how many. ValueError unless there are as
+        many as rows.
+        """
 
     def changed(self, clears: int) -> Pieces:
         """COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`."""
@@ -259,11 +335,17 @@ class Pieces:
     def __next__(self) -> bytes: ...
 
 def verify(
-    descriptor: int, blocks: Sequence[tuple[int, int]], done_to: int, tail_hash: int
+    source: Source,
+    blocks: Mapping[int, int],
+    tails: Mapping[int, int],
+    check: Callable[[], object],
 ) -> tuple[int, int] | None:
-    """Compares the first `done_to` bytes of a file with the hashes of its blocks.
+    """Compares the start of a source with the hashes of its 16 MiB blocks, by number, and with those
+    of the bytes from the last whole block to an offset, by that offset.
 
-    None, or the span that differs. Raises OSError.
+    None, or the span that differs. A block without a hash counts as changed. `check` is called
+    before every mebibyte, and what it raises ends the work. Raises OSError, Stopped; ValueError for
+    a stream.
     """
 
 def customer_fields() -> list[
@@ -276,6 +358,24 @@ def full_name_aliases() -> list[str]:
 
 def finding_codes() -> list[tuple[str, str, bool]]:
     """(code, message, is a warning) of all that can be wrong with a record."""
+
+def normalize_email(text: str) -> str:
+    """An e-mail as it is stored: trimmed, in lower case, in NFC; empty for a blank.
+
+    Normalised again it stays as it is. Raises UnicodeEncodeError for half of a surrogate pair.
+    """
+
+def normalize_identity(text: str) -> str:
+    """A `customer_id` as it is stored: trimmed, in NFC, without Excel's `="..."` or `'`.
+
+    Empty for a blank. Raises as `normalize_email` does.
+    """
+
+def email_identity(text: str) -> str | None:
+    """The `customer_id` that an e-mail gives a customer who has no other.
+
+    None unless it has the form x@y. Raises as `normalize_email` does.
+    """
 
 def generate(
     path: str | PathLike[str],
@@ -298,5 +398,5 @@ def scan_speed(path: str | PathLike[str], rounds: int) -> tuple[int, int, list[f
     """Reads a file into memory and turns it into rows `rounds` times, on one thread, no database.
 
     Its rows, the bytes behind its header, and the seconds of each round: scan, map, convert, hash
-    and encode. Raises OSError or PlanError.
+    and encode. Raises OSError or PlanError; ValueError for more than 10,000 rounds.
     """

@@ -14,7 +14,7 @@ Kind = Literal["identity", "text", "email", "date"]
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column. ``limit`` is the longest value in characters, after trimming; 0 for a date."""
+    """One column. ``limit`` is the longest value in characters, as it is stored; 0 for a date."""
 
     name: str
     camel: str

@@ -84,7 +84,7 @@ class SourceChanged(SourceError):
     """The source is no longer the file this import began with."""
 
     code = "source_changed"
-    hint = "Start a new import for the new file (--restart); this one keeps its rows."
+    hint = "Import it again when nobody writes to it: that puts its customers right. --settle waits for it."
 
     def __init__(
         self,
@@ -137,10 +137,27 @@ class AlreadyRunning(ImportFailed):
 
 
 class Interrupted(ImportFailed):
-    """An import of another file was interrupted and is not finished."""
+    """An import of another file of this feed is not finished."""
 
     code = "interrupted"
-    hint = "Import that file again to finish it, or give it up with --restart on the file you want."
+    hint = "Without --strict it is finished first, in the same call; `customer-panel jobs cancel` ends it."
+
+
+class Overtaken(ImportFailed):
+    """A newer import of the same feed has taken rows since this one began."""
+
+    code = "overtaken"
+    hint = "Cancel it (`customer-panel jobs cancel`), or force it if you mean its older values."
+
+
+class RowRefused(ImportFailed):
+    """A rule that somebody has put on the table refused a row of the file."""
+
+    code = "row_refused"
+    hint = (
+        "Correct the file or the rule, then run the same command again; "
+        "the rows before this batch are in."
+    )
 
 
 class Stopped(ImportFailed):
@@ -155,6 +172,13 @@ class ClaimLost(ImportFailed):
 
     code = "claim_lost"
     hint = "Nothing was lost: follow it with `customer-panel jobs list`."
+
+
+class EngineBroken(ImportFailed):
+    """A thread of the import's engine died: a defect of Customer Panel."""
+
+    code = "engine_broken"
+    hint = "What is committed is kept. Report it with what stands on stderr; then import it again."
 
 
 class NoSuchImport(ImportFailed):
@@ -233,6 +257,30 @@ class DatabaseLost(DatabaseError):
 
     code = "database_lost"
     hint = "Run the command again; a committed batch is never lost and never loaded twice."
+
+
+class PoolerInTheWay(DatabaseError):
+    """The address of the database is that of a transaction pooler, where sessions are shared."""
+
+    code = "pooler_in_the_way"
+    hint = (
+        "Set CP_DIRECT_URL to an address of the PostgreSQL server itself, for imports and "
+        "notifications; DATABASE_URL may stay the pooler's, for the HTTP API."
+    )
+
+
+class TriggersOff(DatabaseError):
+    """The triggers that keep what people edit are off for this role or database."""
+
+    code = "triggers_off"
+    hint = "Take it back: ALTER ROLE .. RESET session_replication_role, or ALTER DATABASE .. RESET."
+
+
+class NotAllowed(DatabaseError):
+    """The role of the import may not do what the import needs."""
+
+    code = "not_allowed"
+    hint = "Connect as the owner of the table customers, or as a member of that role."
 
 
 class ServerTooOld(DatabaseError):

@@ -26,6 +26,7 @@ from customer_panel.redaction import redacted
 MEMORY_BYTES = 512 << 20  # enough for 20 million identities of about 20 bytes each
 BATCH_ROWS = 200_000  # more rows a batch cost memory and save no time
 HEARTBEAT_MS = 15_000  # below the 30 s after which common proxies drop a silent stream
+DAY_S = 86_400
 STREAMS = 500  # an idle one costs its socket and some 30 KiB
 LOCAL_ORIGINS = ("http://localhost:*", "http://127.0.0.1:*")  # a frontend under development
 SCOPES = ("read", "write", "import")
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 3000
     batch_rows: int = BATCH_ROWS
+    settle_s: float = 0
     total_rows: int | None = None
     progress_every_ms: int = 1000
     recent_limit: int = 20
@@ -147,6 +149,12 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(?:\.[0-9]{1,3})?", text) or float(text) > DAY_S:
+        raise ValueError(f"{text!r} is not a number of seconds from 0 to {DAY_S}")
+    return float(text) if "." in text else int(text)
+
+
 def parse_bytes(text: str) -> int:
     """A size with an optional suffix: k, M, G and T are powers of 1024, as are kB, MiB and so on."""
     found = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)(?:i?b)?", text, flags=re.I)
@@ -226,33 +234,57 @@ def _keys(text: str) -> tuple[ApiKey, ...]:
 
 
 # Parameters that Prisma puts into a DATABASE_URL and libpq refuses. They are dropped; `schema` is
-# translated.
+# translated. The mark of a pooler stays until an address is used.
 _PRISMA_ONLY = (
-    *("connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "sslaccept"),
-    *("statement_cache_size", "single_use_connections", "sslidentity"),
+    *("connection_limit", "pool_timeout", "socket_timeout", "sslaccept", "sslidentity"),
+    *("statement_cache_size", "single_use_connections"),
 )
+_POOLER = ("pgbouncer", "true")
 
 
-def _dsn(text: str) -> str:
-    """A libpq connection string; a URL written for Prisma is accepted too."""
+def parse_dsn(text: str) -> str:
+    """A libpq connection string; a URL written for Prisma is accepted too, and keeps its
+    `pgbouncer=true`. Raises ValueError.
+    """
     if re.match(r"[a-z_]+\s*=", text):
         return text
     if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError("not a connection string such as postgresql://user@host:5432/name")
-    parts = urlsplit(text)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = _query(text)
     schema = next((value for name, value in pairs if name == "schema"), "public")
-    kept = [(n, v) for n, v in pairs if n not in _PRISMA_ONLY and n != "schema"]
+    kept = [
+        (name, value)
+        for name, value in pairs
+        if name not in (*_PRISMA_ONLY, "schema") and (name != "pgbouncer" or value == "true")
+    ]
     if len(kept) == len(pairs):
         return text
     if schema != "public":
         kept.append(("options", f"-csearch_path={schema}"))
-    return urlunsplit(parts._replace(query=urlencode(kept, quote_via=quote)))
+    return _with_query(text, kept)
+
+
+def without_mark(dsn: str) -> tuple[str, bool]:
+    """An address for libpq, and whether it was marked as that of a transaction pooler."""
+    pairs = _query(dsn) if "pgbouncer=" in dsn else []
+    if _POOLER not in pairs:
+        return dsn, False
+    return _with_query(dsn, [pair for pair in pairs if pair != _POOLER]), True
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+
+
+def _with_query(url: str, pairs: list[tuple[str, str]]) -> str:
+    return urlunsplit(urlsplit(url)._replace(query=urlencode(pairs, quote_via=quote)))
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("DATABASE_URL", "database_url", _dsn, "PostgreSQL 18 or newer; else the embedded one"),
-    Setting("CP_DIRECT_URL", "direct_url", _dsn, "past a transaction pooler: for imports"),
+    Setting(
+        "DATABASE_URL", "database_url", parse_dsn, "PostgreSQL 18 or newer; else the embedded one"
+    ),
+    Setting("CP_DIRECT_URL", "direct_url", parse_dsn, "past a transaction pooler: for imports"),
     Setting("CP_HOME", "home", _path, "where the embedded PostgreSQL and caches live"),
     Setting("CP_PG_BIN", "pg_bin", _path, "bin folder of the PostgreSQL 18 to run embedded"),
     Setting("CP_MEMORY", "memory", _memory, "upper bound of an import's map of known rows"),
@@ -261,6 +293,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("HOST", "host", _host, "address that the HTTP API listens on"),
     Setting("PORT", "port", _whole(0, 65535), "port that the HTTP API listens on"),
     Setting("IMPORT_BATCH_SIZE", "batch_rows", _whole(100, 1_000_000), "rows per commit, at most"),
+    Setting("IMPORT_SETTLE_SEC", "settle_s", _seconds, "seconds a file stands still first"),
     Setting("IMPORT_TOTAL_ROWS", "total_rows", _whole(1, 10**15), "expected rows, for per cent"),
     Setting("IMPORT_PROGRESS_EVERY_MS", "progress_every_ms", _whole(200, 30_000), "news interval"),
     Setting("IMPORT_RECENT_LIMIT", "recent_limit", _whole(1, 200), "newest rows in a snapshot"),

@@ -32,6 +32,7 @@ ODD = [
     *(b"25/12/2021", b"16 Jan 2021", b"Jan 16, 2021", b"2021-02-30", b"2021-1-2T03:04"),
     *(b"1.2.2021", b",", b"\n", b"\r\n", b"\r", b"\n\n", b'"', b'"', b'""', b'="01"', b"'7", b" "),
     *(b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf", b"\0", b"\xff", b"e\xcc\x81", b"\xc3\xa9"),
+    *("J\u030c@x".encode(), "\u01f0@x".encode(), "E\u0301@x".encode()),
     *(b"\xc3\x89@x", b"\xce\xa3", b"x" * 60, "ß".encode() * 51, b"y" * 256, b"\t"),
 ]
 LINE_ENDS = [b"\n", b"\n", b"\r\n", b"\r"]

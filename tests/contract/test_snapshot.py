@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import time
 
@@ -191,8 +190,11 @@ def test_a_failed_one_says_why(serve, dsn, files):
     with path.open("r+b") as file:
         file.seek(path.read_bytes().index(b"\n") + 3)
         file.write(b"#")
-    with api.stream() as stream:
-        ok(api.post(f"/imports/{started['id']}/resume"))
+    with api.stream() as stream, psycopg.connect(dsn) as conn:
+        # Interrupted, as by a kill: the server goes on by itself. (For who asks, a file that has
+        # changed is a new import.)
+        conn.execute("UPDATE imports SET status = 'INTERRUPTED'")
+        conn.commit()
         message = stream.until("error")[-1].payload
     failed_one = api.until("FAILED")
     assert is_whole(failed_one)
@@ -214,12 +216,9 @@ def test_percent_never_goes_back(serve, dsn, files):
     seen = []
     while not seen or seen[-1]["status"] != "COMPLETED":
         seen.append(api.progress())
-    for name in ("percent", "updatedAt"):
+    for name in ("percent", "updatedAt", "elapsedSec"):
         values = [snapshot[name] for snapshot in seen]
         assert values == sorted(values), name
-    # Two clocks: the database's while it runs, the runner's when it is over.
-    clock = [snapshot["elapsedSec"] for snapshot in seen]
-    assert all(later >= earlier - 0.05 for earlier, later in itertools.pairwise(clock))
     for name in COUNTERS:
         values = [int(snapshot[name]) for snapshot in seen]
         assert values == sorted(values), name

@@ -17,7 +17,15 @@ from customer_panel.benchmarks.engines.served import WrkMissing
 from customer_panel.benchmarks.figures import Figure, Result, ratio
 from customer_panel.benchmarks.figures import Run as Ran
 from customer_panel.benchmarks.place import BenchBusy, BenchVoid, Place
-from customer_panel.benchmarks.scenes import api, first_load, memory, resync, safety, scan
+from customer_panel.benchmarks.scenes import (
+    api,
+    first_load,
+    many_rows,
+    memory,
+    resync,
+    safety,
+    scan,
+)
 from customer_panel.db import embedded
 from customer_panel.settings import Settings
 from support.databases import make_home
@@ -65,6 +73,13 @@ def test_memory_is_measured_for_few_and_many_rows(place: Place) -> None:
     result = memory.run(place, rows=ROWS, runs=1)
     inserted = [run.facts["rows_inserted"] for run in result.runs]
     assert inserted == [ROWS, ROWS, ROWS * memory.MANY, ROWS * memory.MANY]
+
+
+def test_two_rows_of_a_customer_are_not_written_again(place: Place) -> None:
+    result = many_rows.run(place, rows=ROWS, runs=1)
+    assert [run.engine for run in result.runs] == [many_rows.ONE, many_rows.TWO]
+    wal = next(figure for figure in result.figures if figure.unit == "bytes")
+    assert wal.is_met
 
 
 def test_safety_changes_no_customer(place: Place) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from customer_panel.customers import store
-from customer_panel.db.pool import Pool, connection
+from customer_panel.db.pool import SETTINGS, Pool, connection
+from customer_panel.db.session import pins
 from customer_panel.sql import statement
 from support.store import (
     BY_RANGE,
@@ -211,7 +212,7 @@ def test_reads_use_their_index_also_with_a_plan_made_for_an_empty_table(database
         execute += "('{1,2}')"
     elif names:
         execute += f"({', '.join(arguments.get(name, repr('x')) for name in names)})"
-    database.execute(statement("configure_session"))
+    database.execute(pins(SETTINGS))
     database.execute("SET plan_cache_mode = force_generic_plan")
     database.execute(b"PREPARE kept AS " + query.encode())
     database.execute(execute.encode())  # planned now, kept from here on
@@ -228,7 +229,7 @@ def text_of(name: str) -> str:
 def test_a_deep_page_reads_few_rows(database):
     fill(database, list(range(1, 100_001)))
     database.execute("ANALYZE customers")
-    database.execute(statement("configure_session"))
+    database.execute(pins(SETTINGS))
     for offset in (0, 40_000, 99_950):
         query = text_of("list_customers").replace("%(offset)s", str(offset))
         explained = database.execute(

@@ -15,7 +15,7 @@ from psycopg import errors as pg
 from customer_panel.api.http.errors import as_api_error
 from customer_panel.customers import lookup, store
 from customer_panel.customers.lookup import Link, Lookup
-from customer_panel.db import pool
+from customer_panel.db import connect
 from support.store import fill, lock_waits, terminate
 from support.waiting import wait_until
 
@@ -173,7 +173,7 @@ def test_a_server_that_falls_silent_is_given_up(dsn, known, monkeypatch, moment)
 
     if moment == "connecting":
         slow = b"SELECT count(*) FROM database_seed"
-        monkeypatch.setattr(pool, "statement", lambda name: slow)
+        monkeypatch.setattr(connect, "pins", lambda *_: slow)
     looked_up(dsn, ask)
 
 

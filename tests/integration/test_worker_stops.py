@@ -15,7 +15,7 @@ from customer_panel.errors import (
 from customer_panel.imports.engine import indexes
 from customer_panel.imports.worker import backoff, worker
 from support.kill_runner import RUNS
-from support.waiting import held_midway
+from support.waiting import held_midway, wait_until
 from support.workers import (
     PATIENCE_S,
     ask,
@@ -113,6 +113,8 @@ def test_giving_up_can_be_killed_and_begun_again(dsn, customers_file, start_work
     monkeypatch.setattr(indexes, "BUILD", made)
     start_worker()
     until(dsn, "CANCELLED")
+    # It has ended; the idle worker builds what is missing.
+    wait_until("the keys are built", lambda: index_count(dsn) == 3, PATIENCE_S)
     assert len(tried) == 3
     is_kept(dsn)
 

@@ -27,6 +27,7 @@ def run(
     on_progress: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
     restarts: bool = False,
+    is_strict: bool = False,
     blank: Any = None,
     feed: str | None = None,
     mapping: tuple[tuple[str, str], ...] = (),
@@ -39,6 +40,7 @@ def run(
             options=Options(blank=blank, source=feed, mapping=mapping),
             tuning=Tuning(**tuning),
             restarts=restarts,
+            is_strict=is_strict,
         )
         return run_import(request, dsn, Hooks(on_progress=on_progress), stop=stop)
 

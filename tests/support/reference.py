@@ -148,6 +148,13 @@ def identity(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def email(text: str) -> str:
+    """In lower case and in NFC, until nothing changes; `text` is trimmed."""
+    while (changed := unicodedata.normalize("NFC", text.lower())) != text:
+        text = changed
+    return text
+
+
 def date(text: str, order: str | None) -> tuple[datetime.date | None, str | None]:
     """The date, or why there is none."""
     found = _date(text, order)
@@ -209,7 +216,7 @@ def row_of(
         before, at, behind = key.partition("@")
         if not (before and at and behind) or "@" in behind or any(c in TRIMMED for c in key):
             raise Rejected("no_identity")
-        key = key.lower()
+        key = email(key)
     if len(key) > limit:
         raise Rejected("too_long", about)
     if cells["full_name"] and not cells["first_name"]:
@@ -225,7 +232,7 @@ def row_of(
         elif column.kind == "date":
             row[column.name], warning = date(text, order)
         else:
-            text = text.lower() if column.kind == "email" else text
+            text = email(text) if column.kind == "email" else text
             if len(text) > column.limit:
                 raise Rejected("too_long", column.name)
             row[column.name] = text
@@ -354,6 +361,8 @@ class Reference:
             is_same = known.source_hash == first_hash
             if known.many_rows or (is_held and not is_same):
                 # Judged once for the whole file.
+                if (known.source_hash, known.many_rows) == (last_hash, is_many):
+                    return "unchanged"
                 whole = _folded_rows(rows)
                 return self._merge(key, whole, clears, last_hash, is_many, feed)
             outcome = "unchanged"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from customer_panel.imports import Progress
 
 PHASES = {
+    "settling": "waiting for it",
     "verifying": "checking the file",
     "scanning": "importing",
     "indexing": "building keys",
@@ -61,7 +62,7 @@ class Bar:
         if self._bar.disable:
             return
         done, total = progress.bytes_read, progress.bytes_total
-        if progress.phase not in ("verifying", "scanning"):
+        if progress.phase not in ("settling", "verifying", "scanning"):
             done = total or done
         self._bar.update(
             self._task,

@@ -63,6 +63,13 @@ def resync(about: bool, changed: float, **options: Any) -> None:
     _run("resync", options, about=about, changed=changed)
 
 
+@bench.command("many-rows", cls=rich_click.RichCommand)
+@_options
+def many_rows(**options: Any) -> None:
+    """Customers with two rows each, unchanged, against the same customers with one row each."""
+    _run("many_rows", options)
+
+
 @bench.command(cls=rich_click.RichCommand)
 @_options
 def scan(**options: Any) -> None:

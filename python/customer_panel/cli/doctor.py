@@ -17,7 +17,7 @@ import click
 import rich_click
 
 from customer_panel import __version__
-from customer_panel.errors import CustomerPanelError
+from customer_panel.errors import AlreadyRunning, CustomerPanelError
 from customer_panel.settings import Settings
 
 FREE_BYTES = 2 << 30  # a first load of 2,000,000 rows writes 1 GB of table and WAL
@@ -34,10 +34,16 @@ class Finding(NamedTuple):
 
 @click.command(cls=rich_click.RichCommand)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option(
+    "--repair",
+    "repairs",
+    is_flag=True,
+    help="Put in order what imports left whose process died or whose end failed.",
+)
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, repairs: bool) -> None:
     """Check this installation: programs, settings, database, disk. Exit 1 if something is wrong."""
-    findings = list(_examine())
+    findings = list(_examine(repairs=repairs))
     problems = [finding for finding in findings if finding.hint is not None]
     if as_json:
         click.echo(json.dumps({"ok": not problems, "findings": [f._asdict() for f in findings]}))
@@ -52,7 +58,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(1 if problems else 0)
 
 
-def _examine() -> Iterator[Finding]:
+def _examine(*, repairs: bool) -> Iterator[Finding]:
     yield Finding("customer-panel", __version__)
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
     yield Finding("platform", f"{platform.platform()}, {os.cpu_count()} cores")
@@ -72,7 +78,10 @@ def _examine() -> Iterator[Finding]:
     is_embedded = Location(settings).is_embedded
     if is_embedded:
         yield _checked("PostgreSQL programs", lambda: _programs(settings))
-    yield _checked("database", lambda: _database(settings, is_embedded=is_embedded))
+    database = _checked("database", lambda: _database(settings, is_embedded=is_embedded))
+    yield database
+    if database.hint is None:
+        yield _imports(settings, repairs=repairs)
 
 
 def _native() -> Iterator[Finding]:
@@ -130,6 +139,30 @@ def _database(settings: Settings, *, is_embedded: bool) -> str:
     kind = "embedded" if is_embedded else "server"
     seconds = time.perf_counter() - began
     return f"{kind}, PostgreSQL {version}, schema {schema}, answered in {seconds:.2f} s"
+
+
+def _imports(settings: Settings, *, repairs: bool) -> Finding:
+    """What imports have left; with `repairs` it is put in order."""
+    import psycopg
+
+    from customer_panel.db.database import database
+    from customer_panel.imports.engine import ending
+
+    name = "imports"
+    try:
+        with database(settings) as dsn:
+            if repairs:
+                return Finding(name, "; ".join(ending.repair(dsn)) or "nothing to repair")
+            if found := ending.faults(dsn):
+                hint = "Run `customer-panel doctor --repair`; the next import does it too."
+                return Finding(name, "; ".join(found), hint)
+    except AlreadyRunning:
+        return Finding(name, "one is running")
+    except psycopg.Error as error:
+        return Finding(name, ending.reason_of(error), "Cure the cause, and repair it again.")
+    except CustomerPanelError as error:
+        return _problem(name, error)
+    return Finding(name, "none has left anything undone")
 
 
 def _checked(name: str, look: Callable[[], str]) -> Finding:

@@ -18,7 +18,7 @@ import click
 import rich_click
 
 from customer_panel.errors import CustomerPanelError
-from customer_panel.settings import Settings
+from customer_panel.settings import DAY_S, Settings
 
 if TYPE_CHECKING:
     from customer_panel.imports import ImportResult, Stop
@@ -80,7 +80,18 @@ def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dic
     "--resume/--restart",
     "resumes",
     default=True,
-    help="Go on with an interrupted import of this file (default), or give it up.",
+    help="Go on with an interrupted import of this file (default), or cancel it and begin again.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse if an import of another file of the feed is not finished, or this file is no "
+    "longer the one that its import began with.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Go on even if a newer import of the feed has taken rows: older values replace them.",
 )
 @click.option(
     "--blank",
@@ -93,6 +104,12 @@ def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dic
     metavar="OUT.csv",
     type=click.Path(path_type=Path),
     help="Write what was set aside, and warnings, into a file.",
+)
+@click.option(
+    "--settle",
+    metavar="SECONDS",
+    type=click.FloatRange(0, DAY_S),
+    help="Read it when it has stood still for so long. Default: IMPORT_SETTLE_SEC, else at once.",
 )
 @click.option("--dry-run", is_flag=True, help="Read it all, write nothing, say what would happen.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

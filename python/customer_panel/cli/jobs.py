@@ -93,7 +93,7 @@ def pause(job_id: int) -> None:
 @jobs.command(cls=rich_click.RichCommand)
 @click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
 def cancel(job_id: int) -> None:
-    """Give an import up for good; the rows it wrote stay."""
+    """Cancel an import for good; the rows it wrote stay."""
     _steer(job_id, "CANCELLED")
 
 
@@ -101,7 +101,7 @@ def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
     """Asks the runner and waits until it has stopped; cancels here if no runner has the import."""
     from customer_panel.db.database import database
     from customer_panel.db.query import run_async
-    from customer_panel.imports.engine.cancel import cancel_idle
+    from customer_panel.imports.engine.ending import cancel_idle
     from customer_panel.imports.queries import jobs
     from customer_panel.imports.stop import Stop
 
@@ -111,13 +111,18 @@ def _steer(job_id: int, wanted: Literal["PAUSED", "CANCELLED"]) -> None:
         while (await _read(conn, job_id)).status == "RUNNING":
             await asyncio.sleep(LOOK_S)
 
+    async def cancel_beside(conn: AsyncConnection) -> bool:
+        """While another import runs; its end puts the table in order."""
+        return await jobs.is_running(conn) and await jobs.cancel_beside(conn, job_id)
+
     async def read(conn: AsyncConnection) -> Job:
         return await _read(conn, job_id)
 
     with database(Settings.load()) as dsn:
         job = run_async(dsn, read, part="jobs")
         if wanted == "CANCELLED" and job.is_waiting:
-            cancel_idle(dsn, job_id, Stop())
+            if not run_async(dsn, cancel_beside, part="jobs"):
+                cancel_idle(dsn, job_id, Stop())
         elif job.status == "RUNNING":
             run_async(dsn, ask_runner, part="jobs")
         else:
@@ -253,7 +258,7 @@ def _described(job: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"To go on: customer-panel import {job['file']}",
-            f"To give it up and begin anew: customer-panel import {job['file']} --restart",
+            f"To cancel it and begin again: customer-panel import {job['file']} --restart",
         ]
     return lines
 

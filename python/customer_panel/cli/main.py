@@ -13,7 +13,7 @@ import click
 import rich_click
 
 from customer_panel import __version__
-from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLost
+from customer_panel.errors import CustomerPanelError, DatabaseError, DatabaseLost, NotAllowed
 
 # Where each command is. Only the command that runs is imported: that keeps the start fast.
 COMMANDS = {
@@ -62,12 +62,13 @@ def show_error(error: CustomerPanelError) -> None:
 
 
 def _of_the_database(error: Exception) -> CustomerPanelError | None:
-    """The error to show for an OperationalError of psycopg; None for any other exception.
+    """The error to show for what psycopg raises when the server is away or refuses; None for any other
+    exception.
 
     psycopg is not imported here: a command without a database must start fast.
     """
     psycopg = sys.modules.get("psycopg")
-    if psycopg is None or not isinstance(error, psycopg.OperationalError):
+    if psycopg is None or not isinstance(error, psycopg.Error):
         return None
     from customer_panel.db.connect import disk_full, first_line, is_loss
 
@@ -75,6 +76,10 @@ def _of_the_database(error: Exception) -> CustomerPanelError | None:
         return full
     if is_loss(error):
         return DatabaseLost(f"the connection to the database was lost: {first_line(error)}")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return NotAllowed(f"the database refused: {first_line(error)}")
+    if not isinstance(error, psycopg.OperationalError):
+        return None
     return DatabaseError(
         f"the database refused: {first_line(error)}", hint="The log of the server says more."
     )

@@ -68,10 +68,8 @@ def show(result: ImportResult, file: Path, rejects: Path | None, *, is_dry: bool
     click.echo()
     for text in _columns(result):
         click.echo(text)
-    if is_dry:
-        # An import has printed its notes while it ran.
-        for text in result.notes:
-            click.echo(f"Note: {text}")
+    for text in result.notes:
+        click.echo(f"Note: {text}")
     for text in _next_steps(result, rejects, is_dry=is_dry):
         click.echo(text)
 

@@ -17,8 +17,8 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from customer_panel.db.connect import AsyncConnection, is_loss
-from customer_panel.db.pool import configure, options
+from customer_panel.db.connect import AsyncConnection, connect_async, is_loss
+from customer_panel.db.pool import SETTINGS
 from customer_panel.sql import statement
 
 Row = tuple[Any, ...]
@@ -145,11 +145,11 @@ class Link:
     @classmethod
     async def open(cls, dsn: str) -> Link:
         """A connection with the look-up prepared. Raises psycopg.Error."""
-        limits = options() | {"connect_timeout": int(CONNECT_S)}
-        conn = await psycopg.AsyncConnection.connect(dsn, **limits)
+        conn = await connect_async(
+            dsn, part="api", settings=SETTINGS, connect_timeout=int(CONNECT_S)
+        )
         link = None
         try:
-            await configure(conn)
             link = cls(conn)
             prepared: asyncio.Future[None] = link._loop.create_future()
 

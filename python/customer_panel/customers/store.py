@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import errors
 
+from customer_panel._native import email_identity
 from customer_panel.customer import BY_NAME, COLUMNS
 from customer_panel.customers import values
 from customer_panel.db.connect import AsyncConnection
@@ -60,9 +61,9 @@ async def page(
         name = "list_by_email" if customer_id is None else "list_by_customer_id"
         # A blank matches no customer: it must not become None, which means no filter.
         parameters["email"] = None if email is None else values.email(email) or ""
-        parameters["customer_id"] = (
-            None if customer_id is None else values.identity(customer_id) or ""
-        )
+        # An import stores an e-mail as identity in other letters than somebody may look for.
+        parameters["customer_id"] = values.identity(customer_id or "") or ""
+        parameters["email_identity"] = email_identity(customer_id or "")
     if after is not None:
         parameters["limit"] += 1  # shows whether there is one more
     cursor = conn.cursor(binary=True)
@@ -144,18 +145,19 @@ async def delete(conn: AsyncConnection, customer: int, matches: Matches | None) 
 
 
 async def fold_sometimes(conn: AsyncConnection, customer: int) -> None:
-    """After some creates and deletes, folds the rows of customer_totals. Not in a transaction."""
+    """After some creates and deletes, folds the rows of customer_totals. Not in their transaction."""
     if customer % FOLD_EVERY == 0:
-        # A failure must not fail the request: the customer is committed already.
+        # A failure must not fail the request: the customer is written already. Behind a pooler it is
+        # not committed yet, and only this must be rolled back.
         with contextlib.suppress(psycopg.OperationalError):
-            await conn.execute(statement("fold_some_totals"))
+            async with conn.transaction():
+                await conn.execute(statement("fold_some_totals"))
 
 
 def stored(fields: Mapping[str, str | None]) -> dict[str, str | date | None]:
     """Fields as the database holds them. The caller has checked their limits."""
     convert: dict[str, Callable[[str], str | date | None]] = {
-        "identity": values.identity,
-        "email": values.email,
+        **values.STORED,
         "date": values.day,
         "text": values.text,
     }

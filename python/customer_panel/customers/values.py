@@ -1,12 +1,15 @@
 """Values as the database holds them: the rules of the import, for values from the API.
 
-`rust/core/src/values/` has the same rules for files; a test compares the two.
+E-mails and identities go through the function that files go through. For the rest
+`rust/core/src/values/` has the same rules; a test compares the two.
 """
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Callable
 from datetime import UTC, date, datetime
+
+from customer_panel._native import normalize_email, normalize_identity
 
 # White space, and the marks that are invisible at the ends of a value: zero-width space,
 # non-joiner and joiner, word joiner, byte order mark, and the old Mongolian vowel separator.
@@ -20,18 +23,13 @@ def text(value: str) -> str | None:
 
 
 def email(value: str) -> str | None:
-    """Trimmed and in lower case; None for a blank."""
-    return value.strip(SPACES).lower() or None
+    """Trimmed, in lower case and in NFC; None for a blank."""
+    return normalize_email(value) or None
 
 
 def identity(value: str) -> str | None:
     """A `customerId` as an import stores it: trimmed, in NFC, without Excel's `="..."` or `'`."""
-    value = value.strip(SPACES)
-    if len(value) > 2 and value.startswith('="') and value.endswith('"'):
-        value = value[2:-1].strip(SPACES)
-    elif value.startswith("'"):
-        value = value[1:].strip(SPACES)
-    return unicodedata.normalize("NFC", value) or None
+    return normalize_identity(value) or None
 
 
 def day(value: str) -> date:
@@ -44,3 +42,7 @@ def day(value: str) -> date:
     except OverflowError:
         # The last hours of the year 9999 and the first hours of the year 1.
         return moment.date()
+
+
+# By the kind of a column, texts that are stored in another form than they are sent.
+STORED: dict[str, Callable[[str], str | None]] = {"email": email, "identity": identity}

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from customer_panel.errors import DatabaseUnreachable
-from customer_panel.settings import Settings
+from customer_panel.errors import DatabaseUnreachable, PoolerInTheWay
+from customer_panel.settings import Settings, parse_dsn, without_mark
 
 if TYPE_CHECKING:
     from customer_panel.db.embedded import Server
@@ -31,21 +31,26 @@ class Location:
 
     def __init__(self, settings: Settings, dsn: str | None = None) -> None:
         self._settings = settings
-        self._dsn = (settings.direct_url or settings.database_url) if dsn is None else dsn
-        self.is_embedded = self._dsn is None
+        given = settings.direct_url or settings.database_url
+        if dsn is not None:
+            given = parse_dsn(dsn) if "://" in dsn else dsn
+        self._dsn, self._is_pooler = without_mark(given or "")
+        self.is_embedded = given is None
         self._server: Server | None = None
 
     @property
     def dsn(self) -> str:
         """Not through a pooler: for sessions that listen, hold locks or stay open. Empty until the
-        embedded server is acquired.
+        embedded server is acquired. Raises PoolerInTheWay for an address that says that it is one.
         """
-        return self._dsn or ""
+        if self._is_pooler:
+            raise PoolerInTheWay("the address of the database says that it is a pooler's")
+        return self._dsn
 
     @property
     def pool_dsn(self) -> str:
         """May go through a pooler: for short transactions."""
-        return self._settings.database_url or self.dsn
+        return without_mark(self._settings.database_url or "")[0] or self.dsn
 
     def acquire(self, *, with_schema: bool = True) -> str:
         """The address to connect to. The server is started if it is the embedded one, and the schema

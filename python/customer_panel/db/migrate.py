@@ -8,6 +8,7 @@ dbmate itself can therefore be used on the same database.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -16,13 +17,15 @@ from typing import NamedTuple
 
 import psycopg
 
-from customer_panel.db.connect import Connection, connect, disk_full
-from customer_panel.errors import DatabaseError, MigrationFailed, SchemaTooNew
+from customer_panel.db.connect import Connection, connect, disk_full, first_line, is_loss
+from customer_panel.errors import DatabaseError, DatabaseUnreachable, MigrationFailed, SchemaTooNew
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 LOCK = 0x63705F6D69677261  # "cp_migra"; any number that no other program locks
 POLL_S = 0.05
 PATIENCE_S = 600.0  # another process may be building an index
+
+logger = logging.getLogger("customer_panel.db")
 
 
 class Half(NamedTuple):
@@ -63,6 +66,7 @@ def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     with connect(dsn, part="migrate", autocommit=True) as connection:
         if not pending(connection, migrations):
             return []
+        connection.add_notice_handler(_report)
         _lock(connection)
         try:
             # Another process may have applied it while we waited for the lock.
@@ -129,7 +133,17 @@ def _run(connection: Connection, migration: Migration, direction: str, record: s
     except psycopg.Error as error:
         if full := disk_full(error):
             raise full from None
+        if is_loss(error):
+            raise DatabaseUnreachable(
+                f"the database was lost during a migration: {first_line(error)}"
+            ) from error
         raise MigrationFailed(f"{migration.path.name}: {error}") from error
+
+
+def _report(said: psycopg.errors.Diagnostic) -> None:
+    """Logs what a migration warns of: rows that it had to leave as they were."""
+    if said.severity_nonlocalized == "WARNING":
+        logger.warning("%s (%s)", said.message_primary, said.message_hint)
 
 
 def _lock(connection: Connection) -> None:

@@ -8,12 +8,7 @@ from typing import Any, TypeVar
 
 from psycopg.rows import dict_row
 
-from customer_panel.db.connect import (
-    APPLICATION,
-    CONNECT_TIMEOUT_S,
-    AsyncConnection,
-    Connection,
-)
+from customer_panel.db.connect import AsyncConnection, Connection, connect_async
 from customer_panel.sql import statement
 
 Row = dict[str, Any]
@@ -63,13 +58,7 @@ def run_async(dsn: str, work: Callable[[AsyncConnection], Awaitable[T]], *, part
     """
 
     async def run() -> T:
-        conn = await AsyncConnection.connect(
-            dsn,
-            autocommit=True,
-            application_name=f"{APPLICATION}:{part}",
-            connect_timeout=CONNECT_TIMEOUT_S,
-        )
-        async with conn:
+        async with await connect_async(dsn, part=part) as conn:
             return await work(conn)
 
     return asyncio.run(run())

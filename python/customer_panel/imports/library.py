@@ -37,7 +37,10 @@ def import_customers(
     feed: str | None = None,
     lanes: int | None = None,
     batch_rows: int | None = None,
+    settle: float | None = None,
     restart: bool = False,
+    strict: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     progress: Callable[[Progress], None] | None = None,
     stop: Stop | None = None,
@@ -61,19 +64,26 @@ def import_customers(
     feed: the name of the source ("main").
     lanes: connections that write at once (default 2, on more than four cores 4).
     batch_rows: rows in a commit, at most.
+    settle: seconds for which a file must have stood still before it is read; by default
+        IMPORT_SETTLE_SEC, else it is read at once.
     dry_run: reads the whole file and counts what the import would do; writes nothing.
     progress: called with a Progress every 0.2 s or so, from the import's threads.
     stop: its `ask()` ends the import at the next batch border, with Stopped.
     noted: called with a sentence for people, such as that an import is resumed.
 
     Raises SourceError and MappingError before anything is written, but SourceChanged when a resumed
-    file is verified; AlreadyRunning, Interrupted (of another file), Stopped, DatabaseError. Bad rows
-    are not errors: they are counted and stored in `import_rejects`.
+    file is verified, or when a file changes while it is read; AlreadyRunning, Interrupted (of another
+    file), Stopped, DatabaseError. Bad rows are not errors: they are counted and stored in
+    `import_rejects`.
     """
     settings = settings or Settings.load()
     tuning = Tuning(
-        lanes=lanes, batch_rows=batch_rows or settings.batch_rows, memory_bytes=settings.memory
+        lanes=lanes,
+        batch_rows=batch_rows or settings.batch_rows,
+        memory_bytes=settings.memory,
+        settle_s=settings.settle_s if settle is None else settle,
     )
+    on_note = noted or (lambda _: None)
     with opened(source) as found, located(settings, dsn) as location:
         request = ImportRequest(
             source=found,
@@ -86,15 +96,17 @@ def import_customers(
             ),
             tuning=tuning,
             restarts=restart,
+            is_strict=strict,
+            is_forced=force,
         )
         if dry_run:
-            from customer_panel.imports.engine.dry_run import dry_run as run_dry
+            from customer_panel.imports.dry_run import dry_run as run_dry
 
-            return run_dry(request, location.dsn, progress, stop=stop)
+            return run_dry(request, location.dsn, progress, on_note=on_note, stop=stop)
         return run_import(
             request,
             location.dsn,
-            Hooks(on_progress=progress, on_note=noted or (lambda _: None)),
+            Hooks(on_progress=progress, on_note=on_note),
             stop=stop,
             revive=location.revive,
         )
@@ -111,7 +123,8 @@ def iter_batches(
     """The parsed batches of a file, in file order, for a sink of your own. Needs no database, and
     keeps duplicates.
 
-    Raises SourceError and MappingError at the first batch.
+    Raises SourceError and MappingError at the first batch; SourceChanged behind the last one, when
+    the file has changed while it was read.
     """
     from customer_panel.imports.parsed import parsed_batches
 

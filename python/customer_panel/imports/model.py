@@ -7,12 +7,12 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from customer_panel.settings import BATCH_ROWS, MEMORY_BYTES
+from customer_panel.settings import BATCH_ROWS, MEMORY_BYTES, Settings
 from customer_panel.states import Status
 
 Blank = Literal["keep", "clear"]
 DateOrder = Literal["mdy", "dmy"]
-Phase = Literal["verifying", "scanning", "indexing", "merging", "maintenance", "done"]
+Phase = Literal["settling", "verifying", "scanning", "indexing", "merging", "maintenance", "done"]
 
 DEFAULT_SOURCE = "main"
 # The key of the advisory lock that only the runner of a database's imports holds: "cp_impor".
@@ -46,7 +46,16 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = BATCH_BYTES
     budget_bytes: int = BUDGET_BYTES
     memory_bytes: int = MEMORY_BYTES
+    settle_s: float = 0  # a file is read when it has stood still for so many seconds
     is_safe: bool = True  # False only in benchmarks: no checkpoints, no fence, no block hashes
+
+    @classmethod
+    def of(cls, settings: Settings) -> Tuning:
+        return cls(
+            batch_rows=settings.batch_rows,
+            memory_bytes=settings.memory,
+            settle_s=settings.settle_s,
+        )
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -126,6 +135,7 @@ class Claim(msgspec.Struct, frozen=True):
     epoch: int
     source_id: int
     clears: int  # bit set of the columns that a blank erases
+    before_ms: int = 0  # elapsed time of earlier runs
 
 
 class Lane(msgspec.Struct, kw_only=True):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import date
 from typing import Any, Literal
 
 import msgspec
 
 from customer_panel import customer
-from customer_panel._native import Batch, Pipeline
-from customer_panel.errors import SourceUnreadable
+from customer_panel._native import Batch, Pipeline, Plan
 from customer_panel.imports.model import Options
-from customer_panel.imports.sources import Source, planned
+from customer_panel.imports.sources import Source, planned, reading
+from customer_panel.imports.unchanged import MOST_GROWTHS, Unchanged
 
 COLUMNS: tuple[str, ...] = tuple(column.name for column in customer.COLUMNS)
 BUDGET_BYTES = 32 << 20  # parsed rows that wait for the sink, still in their compact form
 HEADER_BYTES = 19  # signature, flags and extension of a binary COPY stream
+
+logger = logging.getLogger("customer_panel.imports")
 
 Row = tuple[str | date | None, ...]
 
@@ -61,46 +64,76 @@ class ParsedBatch(msgspec.Struct, frozen=True, kw_only=True):
 def parsed_batches(source: Source, options: Options, batch_rows: int) -> Iterator[ParsedBatch]:
     """Batches of at most `batch_rows` rows in file order; memory does not grow with the file.
 
-    Raises MappingError, SourceEmpty, SourceUnreadable.
+    Raises MappingError, SourceError, EngineBroken; SourceChanged behind the last batch.
     """
     plan = planned(source, options)
+    batch_rows = max(1, batch_rows)
+    unchanged = Unchanged(source)
+    done_to, growths = plan.data_start, 0
+    while True:
+        tails, done_to, end = yield from _passed(source, plan, batch_rows, done_to, unchanged)
+        size = unchanged.check()
+        if size is None or size <= end:
+            break
+        # What was appended may go on with the tail.
+        growths += 1
+        if growths > MOST_GROWTHS:
+            logger.warning(
+                "%s went on growing while it was read; what is behind byte %d was left out",
+                *(source.name, done_to),
+            )
+            return
+    for tail in tails:
+        yield from _parsed(tail, batch_rows)
+
+
+def _passed(
+    source: Source, plan: Plan, batch_rows: int, done_to: int, unchanged: Unchanged
+) -> Generator[ParsedBatch, None, tuple[list[Batch], int, int]]:
+    """The batches behind `done_to`. Returns those of the tail, the byte where it begins, and the byte
+    where the source ended.
+    """
     pipeline = Pipeline(
-        source.native(),
+        source.native,
         plan,
         seed=0,
-        head=source.head,
         lanes=1,
-        done_to=[plan.data_start],
+        done_to=[done_to],
         batch_rows=batch_rows,
         batch_bytes=BUDGET_BYTES // 4,
         budget=BUDGET_BYTES,
-        hashes_blocks=False,
     )
     try:
         while (batch := pipeline.next_batch(0)) is not None:
-            if found := _parsed(batch):
-                yield found
-        tail, _ = pipeline.outcome()
-        if tail is not None and (found := _parsed(tail)):
-            yield found
-    except OSError as error:
-        raise SourceUnreadable(
-            f"{source.name} cannot be read: {error.strerror or error}"
-        ) from error
+            yield from _parsed(batch, batch_rows)
+        with reading(source):
+            tails, decided, end, read, *_ = pipeline.outcome()
     finally:
         pipeline.stop()
+    unchanged.passed(read)
+    return tails, decided, end
 
 
-def _parsed(batch: Batch) -> ParsedBatch | None:
-    """The batch as Python objects; frees its native memory. None if it has no rows or rejects."""
-    found = ParsedBatch(
-        rows=batch.rows(),
-        line_numbers=batch.lines(),
-        rejects=list(_rejects(batch.findings())),
-        span=batch.span,
-    )
+def _parsed(batch: Batch, batch_rows: int) -> Iterator[ParsedBatch]:
+    """The batch as Python objects; frees its native memory. None at all if it has no rows or rejects.
+
+    Only the tail of a file can have more than `batch_rows` rows: it is given in parts.
+    """
+    rows, lines, span = batch.rows(), batch.lines(), batch.span
+    rejects = list(_rejects(batch.findings()))
     batch.release()
-    return found if found.rows or found.rejects else None
+    for at in range(0, len(rows) or bool(rejects), batch_rows):
+        end = at + batch_rows
+        # Rejects go with the rows before them.
+        behind = lines[end] if end < len(lines) else None
+        count = sum(behind is None or reject.line < behind for reject in rejects)
+        yield ParsedBatch(
+            rows=rows[at:end],
+            line_numbers=lines[at:end],
+            rejects=rejects[:count],
+            span=span,
+        )
+        del rejects[:count]
 
 
 def _rejects(stream: bytes) -> Iterator[Reject]:

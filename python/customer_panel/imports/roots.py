@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import stat
 import sys
@@ -56,7 +57,9 @@ def open_beneath(roots: Sequence[Path], path: str | os.PathLike[str]) -> FileSou
     failures: list[OutsideRoots | SourceNotFound | NotAFile | SourceUnreadable] = []
     for root, names in _places(roots, spelled):
         try:
-            return _opened(root, names)
+            return FileSource.opened_by(
+                functools.partial(_opened, root, names), root.joinpath(*names)
+            )
         except (OutsideRoots, SourceNotFound, NotAFile, SourceUnreadable) as error:
             failures.append(error)
     if not failures:
@@ -84,7 +87,7 @@ def _places(roots: Sequence[Path], spelled: str) -> Iterator[tuple[Path, list[st
                     yield root, list(below.parts)
 
 
-def _opened(root: Path, names: list[str]) -> FileSource:
+def _opened(root: Path, names: list[str]) -> int:
     shown = root.joinpath(*names)
     try:
         folder = os.open(root, FOLDER)
@@ -103,7 +106,7 @@ def _opened(root: Path, names: list[str]) -> FileSource:
     except BaseException:
         os.close(descriptor)
         raise
-    return FileSource.from_descriptor(descriptor, shown)
+    return descriptor
 
 
 def _resolved(folder: int, names: list[str]) -> int:

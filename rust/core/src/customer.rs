@@ -7,7 +7,7 @@
 
 /// Raised when a rule of normalisation changes. It is hashed with every row, so that the next import of an old file
 /// takes each row as changed, once, and writes it as the new rules say.
-pub const RULES_VERSION: u32 = 1;
+pub const RULES_VERSION: u32 = 2;
 
 /// How a value is normalised and sent to PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Kind {
     /// Text that says who the customer is: in NFC, without what Excel adds to a number.
     Identity,
     Text,
-    /// Text in lower case.
+    /// Text in lower case and in NFC.
     Email,
     Date,
 }
@@ -39,7 +39,7 @@ pub struct Field {
     /// The name in the API and in `--map`.
     pub camel: &'static str,
     pub kind: Kind,
-    /// The longest value in characters, after trimming; 0 for a date.
+    /// The longest value in characters, as it is stored; 0 for a date.
     pub limit: u32,
     /// Header names that mean this field, best first.
     pub aliases: &'static [&'static str],

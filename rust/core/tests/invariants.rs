@@ -6,6 +6,7 @@ use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::plan::Plan;
 use customer_panel_core::rows::findings::Code;
 use customer_panel_core::rows::parse::{Parsed, parse};
+use customer_panel_core::values::convert::email;
 use customer_panel_core::values::dates::DateOrder;
 use proptest::prelude::*;
 
@@ -33,6 +34,8 @@ fn field() -> impl Strategy<Value = Vec<u8>> {
         "a@@b",
         "u\u{308}",
         "\u{130}@x",
+        "J\u{30c}@x",
+        "u\u{308}@x",
         "2021-02-29",
         "01/02/2021",
         "1 Feb 2021",
@@ -107,6 +110,9 @@ proptest! {
                         prop_assert!(text.chars().count() <= field.limit as usize);
                         prop_assert_eq!(text.trim(), text);
                         prop_assert!(!text.contains('\0'));
+                        if field.kind == Kind::Email {
+                            prop_assert_eq!(&*email(text), text);
+                        }
                     }
                 }
             }

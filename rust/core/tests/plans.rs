@@ -1,7 +1,7 @@
 //! Headers to plans: one line per rule.
 
-use customer_panel_core::plan::Plan;
 use customer_panel_core::plan::error::PlanError;
+use customer_panel_core::plan::{Plan, delimiter_of};
 use customer_panel_core::values::dates::DateOrder;
 
 fn overrides(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -101,12 +101,22 @@ fn other_encodings_are_named() {
 
 #[test]
 fn bad_delimiters_are_named() {
-    for delimiter in [b'"', b'\n', b'\r', 0, 200] {
+    for delimiter in [b'"', b'\n', b'\r', 0, 200, b'a', b'Z', b'7'] {
         let error = Plan::from_header(b"id", Some(delimiter), &[], DateOrder::Auto).unwrap_err();
         assert_eq!(error, PlanError::BadDelimiter);
     }
     let (plan, ..) = Plan::from_header(b"id^email", Some(b'^'), &[], DateOrder::Auto).unwrap();
     assert_eq!(plan.mapped, 1 | 1 << 8);
+    for (text, delimiter) in [(",", b','), ("\t", b'\t'), ("\u{1}", 1), (" ", b' ')] {
+        assert_eq!(delimiter_of(text), Ok(delimiter));
+    }
+    for text in [
+        "", "||", ",\0", "\"", "\n", "\r", "\0", "t", "7", "\u{fc}", "\u{7c1}",
+    ] {
+        assert_eq!(delimiter_of(text), Err(PlanError::BadDelimiter), "{text:?}");
+    }
+    let restored = Plan::restore(b'"', vec!["id".to_owned()], &[], DateOrder::Auto);
+    assert_eq!(restored.unwrap_err(), PlanError::BadDelimiter);
 }
 
 #[test]

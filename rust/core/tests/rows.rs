@@ -109,6 +109,12 @@ rows! {
     email_is_identity: ",,,, X@Y.Org " => "customer_id=x@y.org|email=x@y.org";
     email_of_excel: ",,,,'X@y" => "customer_id=x@y|email='x@y";
     email_beyond_ascii: ",,,,\u{c4}@\u{dc}.org" => "customer_id=\u{e4}@\u{fc}.org|email=\u{e4}@\u{fc}.org";
+    email_of_a_mac: ",,,,u\u{308}@A\u{308}.org" => "customer_id=\u{fc}@\u{e4}.org|email=\u{fc}@\u{e4}.org";
+    email_that_composes_in_lower_case: ",,,,J\u{30c}@x" => "customer_id=\u{1f0}@x|email=\u{1f0}@x";
+    email_composed_beside_an_id: "J\u{30c}@x,,,,J\u{30c}@x" => "customer_id=J\u{30c}@x|email=\u{1f0}@x";
+    email_limit_in_stored_characters: format!(",,,,{}@b", "a\u{308}".repeat(252)).as_str() =>
+        format!("customer_id={0}@b|email={0}@b", "\u{e4}".repeat(252)).as_str();
+    id_limit_in_stored_characters: "a\u{308}".repeat(255).as_str() => format!("customer_id={}", "\u{e4}".repeat(255)).as_str();
     email_of_any_form_beside_an_id: "7,,,,None At All" => "customer_id=7|email=none at all";
     full_name: "7,,,,,,,Ada King Byron" => "customer_id=7|first_name=Ada|last_name=King Byron";
     full_name_of_one_word: "7,,,,,,,Ada" => "customer_id=7|first_name=Ada";
@@ -175,6 +181,9 @@ rejects! {
     long_name_in_characters: format!("7,{}", "\u{fc}".repeat(101)) => TooLong "first_name";
     long_email: format!("7,,,,{}@b", "a".repeat(253)) => TooLong "email";
     long_email_as_identity: format!(",,,,{}@b", "a".repeat(253)) => TooLong "email";
+    email_that_gets_too_long: format!("7,,,,{}@b", "\u{130}".repeat(127)) => TooLong "email";
+    email_that_gets_too_long_as_identity: format!(",,,,{}@b", "\u{958}".repeat(127)) => TooLong "email";
+    id_that_gets_too_long: "\u{958}".repeat(128) => TooLong "customer_id";
     long_first_of_full_name: format!("7,,,,,,,{} b", "a".repeat(101)) => TooLong "first_name";
     warning_of_a_reject_is_dropped: format!("7,,,,,soon,{}", "a".repeat(2001)) => TooLong "about_customer";
 }

@@ -2,8 +2,10 @@
 
 use crossbeam_channel::{bounded, unbounded};
 use customer_panel_core::batch::Batch;
+use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::pipeline::budget::{Budget, Outlet};
+use customer_panel_core::pipeline::error::Failure;
 use customer_panel_core::pipeline::reader::{Chunk, Piece};
 use customer_panel_core::pipeline::routing::Routing;
 use customer_panel_core::pipeline::sequencer::Sequencer;
@@ -23,7 +25,8 @@ fn routing() -> Routing {
         batch_rows: usize::MAX,
         batch_bytes: usize::MAX,
         checkpoint_bytes: u64::MAX,
-        parks_changed: false,
+        rules: Rules::default(),
+        is_second: false,
         header_lines: 0,
         hashes_blocks: true,
     }
@@ -33,26 +36,33 @@ fn shown(batch: &Batch) -> String {
     format!("{}-{}:{}", batch.from, batch.to, batch.counts.processed)
 }
 
-/// Every batch as `from-to:rows`, a tail behind `+`. A chunk `<n` is an oversize record of n bytes, `<n!` one that the
-/// end of the file cuts off.
+/// Every batch as `from-to:rows`, a tail behind `+`. A chunk `<n` is an oversize record of n bytes. What a chunk ends
+/// with `!` belongs to the tail.
 fn spans(chunks: &[&str], routing: Routing) -> String {
     let (plan, ..) = Plan::from_header(b"id,email\n", None, &[], DateOrder::Auto).unwrap();
     let keys = HashKeys::new(1, plan.mapped, false);
     let (pieces, received) = unbounded();
-    for (number, text) in chunks.iter().enumerate() {
+    let mut offset = 0;
+    for text in chunks {
+        let (text, is_tail) = match text.strip_suffix('!') {
+            Some(text) => (text, true),
+            None => (*text, false),
+        };
         if let Some(bytes) = text.strip_prefix('<') {
-            let span: usize = bytes.trim_end_matches('!').parse().unwrap();
+            let span: usize = bytes.parse().unwrap();
+            offset += span as u64;
             pieces.send(Piece::OversizeBegins).unwrap();
             pieces.send(Piece::Bytes(vec![b'x'; span])).unwrap();
             let oversize = Piece::Oversize {
                 span: span as u64,
                 lines: 1,
                 raw: vec![b'x'; span],
-                is_terminated: !bytes.ends_with('!'),
+                is_tail,
             };
             pieces.send(oversize).unwrap();
             continue;
         }
+        offset += text.len() as u64;
         let mut chunk = Chunk {
             bytes: text.as_bytes().to_vec(),
             ..Chunk::default()
@@ -60,23 +70,27 @@ fn spans(chunks: &[&str], routing: Routing) -> String {
         parse(&chunk.bytes, &plan, &keys, &mut chunk.parsed);
         let (sender, parsed) = bounded(1);
         sender.send(chunk).unwrap();
-        let is_last = number + 1 == chunks.len();
-        pieces
-            .send(Piece::Records {
-                chunk: parsed,
-                is_last,
-            })
-            .unwrap();
+        let records = Piece::Records {
+            chunk: parsed,
+            is_tail,
+        };
+        pieces.send(records).unwrap();
     }
-    drop(pieces);
+    pieces.send(Piece::End { offset }).unwrap();
     let budget = Arc::new(Budget::new(1 << 30));
     let (sender, batches) = unbounded();
     let outlet = Outlet::new(sender, &budget);
-    let sequencer = Sequencer::new(routing, None, vec![outlet], budget);
+    let mut sequencer = Sequencer::new(routing, None, vec![outlet], budget);
     let (recycle, _used) = unbounded();
-    let (tail, _) = sequencer.run(&received, &recycle).ok().unwrap();
+    let reached = sequencer.run(&received, &recycle).ok().unwrap();
+    drop(sequencer);
     let mut shown: Vec<String> = batches.iter().map(|batch| self::shown(&batch)).collect();
-    shown.extend(tail.iter().map(|tail| format!("+{}", self::shown(tail))));
+    shown.extend(
+        reached
+            .tails
+            .iter()
+            .map(|tail| format!("+{}", self::shown(tail))),
+    );
     shown.join(" ")
 }
 
@@ -117,19 +131,43 @@ spans! {
     until_the_next_chunk: ["1\n", "2\n"], { until: Some(2) } => "0-2:1";
     until_an_oversize_record: ["1\n", "<100", "2\n"], { until: Some(2) } => "0-2:1";
     until_behind_an_oversize_record: ["1\n", "<100", "2\n"], { until: Some(3) } => "0-2:1 2-102:1";
-    an_open_end_is_a_batch_of_its_own: ["1\n2\n3"], {} => "0-4:2 +4-5:1";
-    an_open_end_alone: ["1"], {} => "+0-1:1";
-    an_open_reject: ["1\n,"], {} => "0-2:1 +2-3:1";
-    an_open_end_behind_a_full_batch: ["1\n2"], { batch_rows: 1 } => "0-2:1 +2-3:1";
-    an_open_end_fills_no_batch: ["1\n2\n3"], { batch_rows: 3 } => "0-4:2 +4-5:1";
-    an_open_end_of_another_lane: ["1\n2"], { lanes: 9, first_lane: 9 } => "0-2:0";
-    an_open_end_that_is_done: ["1\n2"], { done_to: vec![3] } => "+3-3:0";
-    an_open_end_behind_until: ["1\n2"], { until: Some(2) } => "0-2:1";
-    a_return_ends_a_record: ["1\n2\r"], {} => "0-4:2";
+    a_tail_is_a_batch_of_its_own: ["1\n2\n", "3!"], {} => "0-4:2 +4-5:1";
+    a_tail_alone: ["1!"], {} => "+0-1:1";
+    a_tail_of_a_reject: ["1\n", ",!"], {} => "0-2:1 +2-3:1";
+    a_tail_of_many_records: ["1\n", "2,\"\n3\n!"], {} => "0-2:1 +2-8:2";
+    a_tail_of_blank_lines: ["1\n", "\r!"], {} => "0-2:1";
+    a_tail_in_chunks: ["1\n", "<100!", "3!"], {} => "0-2:1 +2-103:2";
+    a_tail_fills_no_batch: ["1\n", "2\n3\n!"], { batch_rows: 1, checkpoint_bytes: 1 } => "0-2:1 +2-6:2";
+    a_tail_of_another_lane: ["1\n", "2!"], { lanes: 9, first_lane: 9 } => "0-2:0";
+    a_tail_that_is_done: ["1\n", "2!"], { done_to: vec![3] } => "";
+    a_tail_behind_until: ["1\n", "2!"], { until: Some(2) } => "0-2:1";
+    a_tail_up_to_until: ["1\n", "2\n3\n!"], { until: Some(4) } => "0-2:1 +2-4:1";
     batches_end_before_an_oversize_record: ["1\n", "<100", "2\n"], {} => "0-2:1 2-104:2";
     an_oversize_record_first: ["<100", "1\n"], {} => "0-102:2";
     two_oversize_records: ["<100", "<200"], {} => "0-100:1 100-300:1";
     an_open_oversize_record: ["1\n", "<100!"], {} => "0-2:1 +2-102:1";
     an_oversize_record_that_is_done: ["1\n", "<100", "2\n"], { done_to: vec![102] } => "102-104:1";
     an_oversize_record_of_another_lane: ["1\n", "<100!"], { lanes: 9, first_lane: 9 } => "0-2:0";
+}
+
+#[test]
+fn pieces_that_end_without_a_word_are_no_end() {
+    let end = Piece::End { offset: 3 };
+    let begin = || Piece::Bytes(b"1\n".to_vec());
+    for pieces in [vec![], vec![begin()], vec![begin(), end]] {
+        let (sender, received) = unbounded();
+        for piece in pieces {
+            sender.send(piece).unwrap();
+        }
+        drop(sender);
+        let budget = Arc::new(Budget::new(1 << 30));
+        let (sender, batches) = unbounded();
+        let outlet = Outlet::new(sender, &budget);
+        let mut sequencer = Sequencer::new(routing(), None, vec![outlet], budget);
+        let (recycle, _used) = unbounded();
+        let reached = sequencer.run(&received, &recycle);
+        assert!(matches!(reached, Err(Failure::Broken)));
+        drop(sequencer);
+        assert_eq!(batches.iter().count(), 0);
+    }
 }

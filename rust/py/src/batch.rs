@@ -3,9 +3,10 @@
 use crate::rows;
 use customer_panel_core::batch::Part;
 use customer_panel_core::batch::blocks::BLOCK_BYTES;
-use customer_panel_core::batch::frame::Target;
+use customer_panel_core::batch::frame::{Ids, Target};
 use customer_panel_core::pgcopy::{HEADER, TRAILER};
 use customer_panel_core::pipeline::budget::Held;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -78,6 +79,12 @@ impl Batch {
         })
     }
 
+    /// How many rows `parked` holds.
+    #[getter]
+    fn parked_rows(&self) -> usize {
+        self.read(|batch| batch.part(Part::Waiting).len())
+    }
+
     #[getter]
     fn last_row_hash(&self) -> Option<i64> {
         self.read(|batch| batch.last_row_hash)
@@ -124,16 +131,21 @@ impl Batch {
             .release();
     }
 
-    /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`.
-    fn new_rows(&self, first_id: i64, import_id: i64, source_id: i32) -> Pieces {
-        self.pieces(
+    /// Binary COPY into `customers (id, import_id, source_id, source_line, source_hash, <columns>)`. The ids are runs
+    /// of consecutive ones: the first of each, and how many.
+    fn new_rows(&self, ids: Vec<(i64, i64)>, import_id: i64, source_id: i32) -> PyResult<Pieces> {
+        let rows = self.read(|batch| batch.part(Part::New).len());
+        let ids = Ids::new(&ids, rows).ok_or_else(|| {
+            PyValueError::new_err(format!("these are not the ids of {rows} rows"))
+        })?;
+        Ok(self.pieces(
             Part::New,
             Target::Customers {
-                first_id,
+                ids,
                 import_id,
                 source_id,
             },
-        )
+        ))
     }
 
     /// Binary COPY of the changed rows into `stage (source_line, source_hash, clears, <columns>)`.
@@ -215,7 +227,7 @@ impl Pieces {
             }
             buffer.clear();
             let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-            *is_complete = held.frame(self.part, self.target, next, PIECE_BYTES, buffer);
+            *is_complete = held.frame(self.part, &self.target, next, PIECE_BYTES, buffer);
             Some(())
         });
         piece.map(|()| {

@@ -2,8 +2,11 @@
 
 use crate::plan::Failed;
 use customer_panel_core::bench::measure;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
+
+const ROUNDS_MOST: usize = 10_000;
 
 /// Reads a file into memory and turns it into rows `rounds` times, on this thread alone: scan, map, convert, hash,
 /// encode.
@@ -15,6 +18,11 @@ pub fn scan_speed(
     path: PathBuf,
     rounds: usize,
 ) -> PyResult<(usize, usize, Vec<f64>)> {
+    if rounds > ROUNDS_MOST {
+        return Err(PyValueError::new_err(format!(
+            "{rounds} rounds: {ROUNDS_MOST} are possible"
+        )));
+    }
     py.detach(|| {
         let bytes = std::fs::read(path)?;
         let (seen, times) = measure(&bytes, rounds).map_err(Failed::from)?;

@@ -15,6 +15,12 @@ create_exception!(
 create_exception!(_native, Stopped, PyException, "The pipeline was stopped.");
 create_exception!(
     _native,
+    Broken,
+    PyRuntimeError,
+    "A thread of the pipeline died: a defect of this program."
+);
+create_exception!(
+    _native,
     PlanError,
     PyException,
     "The columns cannot be matched with the fields of a customer. args: (code, message)."
@@ -41,9 +47,7 @@ impl From<NativeError> for PyErr {
             Failure::Io(error) => error.into(),
             Failure::OverBudget => OverBudget::new_err(()),
             Failure::Stopped => Stopped::new_err(()),
-            Failure::Broken => PyRuntimeError::new_err(
-                "a thread of the pipeline died; this is a defect, please report it",
-            ),
+            Failure::Broken => Broken::new_err("a thread of the pipeline died"),
         }
     }
 }

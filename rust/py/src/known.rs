@@ -9,6 +9,9 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::sync::Mutex;
 
+/// Room is made at once for so many identities, about a gibibyte; for more it is made as they come.
+const PRESIZED: usize = 50_000_000;
+
 /// What the database holds of the identities of some lanes. Filled by any number of threads, then given to a pipeline.
 #[pyclass(frozen, module = "customer_panel._native")]
 pub struct Known {
@@ -18,6 +21,15 @@ pub struct Known {
 }
 
 impl Known {
+    /// The map of the identities of `lanes`, hashed with `seed`, as a pipeline left it.
+    pub fn back(map: CoreKnown, seed: u64, lanes: Lanes) -> Self {
+        Known {
+            map: Mutex::new(Some(map)),
+            seed,
+            lanes,
+        }
+    }
+
     pub fn take(&self) -> PyResult<CoreKnown> {
         let taken = self.map.lock().ok().and_then(|mut map| map.take());
         taken.ok_or_else(|| PyRuntimeError::new_err("the map was given to a pipeline already"))
@@ -60,7 +72,7 @@ impl Known {
             count: lane_count,
         };
         Known {
-            map: Mutex::new(Some(CoreKnown::new(expected, memory))),
+            map: Mutex::new(Some(CoreKnown::new(expected.min(PRESIZED), memory))),
             seed: seed as u64,
             lanes,
         }

@@ -9,6 +9,8 @@ mod known;
 mod pipeline;
 mod plan;
 mod rows;
+mod source;
+mod values;
 
 use pyo3::prelude::*;
 
@@ -21,15 +23,19 @@ mod _native {
     #[pymodule_export]
     use super::catalogue::{customer_fields, finding_codes, full_name_aliases};
     #[pymodule_export]
-    use super::errors::{OverBudget, PlanError, Stopped};
+    use super::errors::{Broken, OverBudget, PlanError, Stopped};
     #[pymodule_export]
     use super::generate::generate;
     #[pymodule_export]
     use super::known::Known;
     #[pymodule_export]
-    use super::pipeline::{Feed, Pipeline, verify};
+    use super::pipeline::{Pipeline, verify};
     #[pymodule_export]
     use super::plan::Plan;
+    #[pymodule_export]
+    use super::source::{Feed, Source};
+    #[pymodule_export]
+    use super::values::{email_identity, normalize_email, normalize_identity};
 
     use super::*;
 

@@ -3,13 +3,16 @@
 use crate::errors::PlanError;
 use customer_panel_core::batch::blocks::BlockHasher;
 use customer_panel_core::customer::{FIELDS, FIRST_NAME, FULL_NAME, LAST_NAME};
-use customer_panel_core::plan::Plan as CorePlan;
-use customer_panel_core::plan::error::PlanError as CoreError;
+use customer_panel_core::plan::error::{HEADER_BYTES, PlanError as CoreError};
+use customer_panel_core::plan::{Plan as CorePlan, delimiter_of};
 use customer_panel_core::rows::sample::average_record_bytes;
 use customer_panel_core::values::dates::DateOrder;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::Arc;
+
+/// Where the longest header ends, with the byte order mark before it.
+const HEADER_END_MOST: u64 = HEADER_BYTES as u64 + 3;
 
 /// Which column of a file is which field of a customer. Decided once per import.
 #[pyclass(frozen, module = "customer_panel._native")]
@@ -64,7 +67,8 @@ impl Plan {
         overrides: Vec<(String, String)>,
         date_order: Option<&str>,
     ) -> PyResult<Self> {
-        let delimiter = delimiter.map(|text| text.as_bytes()[0]);
+        let delimiter = delimiter.map(delimiter_of).transpose();
+        let delimiter = delimiter.map_err(Failed)?;
         let order = self::date_order(date_order)?;
         let (core, data_start, lines) =
             CorePlan::from_header(sample, delimiter, &overrides, order).map_err(Failed)?;
@@ -86,8 +90,13 @@ impl Plan {
         header_lines: u64,
     ) -> PyResult<Self> {
         let order = self::date_order(date_order)?;
-        let core =
-            CorePlan::restore(delimiter.as_bytes()[0], headers, &mapping, order).map_err(Failed)?;
+        if data_start > HEADER_END_MOST || header_lines > data_start {
+            return Err(PyValueError::new_err(format!(
+                "no header has {data_start} bytes and {header_lines} line ends"
+            )));
+        }
+        let delimiter = delimiter_of(delimiter).map_err(Failed)?;
+        let core = CorePlan::restore(delimiter, headers, &mapping, order).map_err(Failed)?;
         Ok(Plan {
             core: Arc::new(core),
             data_start,

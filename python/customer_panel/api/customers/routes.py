@@ -24,7 +24,7 @@ from customer_panel.api.customers.shapes import (
 from customer_panel.api.http import idempotency
 from customer_panel.api.http.body import JsonBody
 from customer_panel.api.http.envelope import Answer, encode, ok
-from customer_panel.api.http.errors import ApiError, responses
+from customer_panel.api.http.errors import ApiError, invalid, responses
 from customer_panel.api.http.pages import Limit, Page, Pagination, read_page
 from customer_panel.api.http.parameters import (
     LARGEST,
@@ -38,6 +38,7 @@ from customer_panel.api.http.parameters import (
 from customer_panel.api.state import panel
 from customer_panel.customer import BY_NAME
 from customer_panel.customers import store
+from customer_panel.customers.values import STORED
 from customer_panel.db.pool import connection
 from customer_panel.errors import NoSuchCustomer
 
@@ -78,19 +79,27 @@ async def list_customers(
     ] = None,
     customer_id: Annotated[
         str | None,
-        QueryParameter(name="customerId", pattern=NOT_NUL, max_length=BY_NAME["customer_id"].limit),
+        QueryParameter(
+            name="customerId",
+            pattern=NOT_NUL,
+            description="The whole identity; one that is an e-mail in any spelling of it.",
+            schema_extra={"max_length": BY_NAME["customer_id"].limit},
+        ),
     ] = None,
     email: Annotated[
         str | None,
         QueryParameter(
             pattern=NOT_NUL,
-            max_length=BY_NAME["email"].limit,
-            description="The whole address, in any letter case.",
-            schema_extra=words(),
+            description="The whole address, in any letter case and any spelling of its accents.",
+            schema_extra=words(max_length=BY_NAME["email"].limit),
         ),
     ] = None,
 ) -> Answer[CustomerPageResponse]:
     number, size = read_page(page, limit)
+    for name, value in (("customer_id", customer_id), ("email", email)):
+        column = BY_NAME[name]
+        if value is not None and len(STORED[column.kind](value) or "") > column.limit:
+            raise invalid(column.camel, f"must have a length <= {column.limit}")
     cursor = None if after is None else read_whole("after", after, 0, LARGEST)
     async with connection(panel(request).pool) as conn:
         found = await store.page(

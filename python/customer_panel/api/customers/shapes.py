@@ -15,7 +15,7 @@ from customer_panel.api.http.envelope import Success, Timestamp
 from customer_panel.api.http.pages import Pagination
 from customer_panel.api.http.parameters import NOT_NUL
 from customer_panel.customer import COLUMNS, Column
-from customer_panel.customers.values import RUN, SPACES
+from customer_panel.customers.values import RUN, SPACES, STORED
 
 # -- what a value may be ---------------------------------------------------------------------------
 
@@ -72,22 +72,24 @@ RULES = {
         "is not a date of the calendar, written YYYY-MM-DD or as a timestamp",
     ),
 }
+DESCRIPTIONS = {
+    "date": "A date, or a timestamp, which counts by its day in UTC.",
+    "email": "Stored in lower case and in NFC; its length counts as it is stored.",
+    "identity": "Stored in NFC; its length counts as it is stored.",
+}
 
 
 def _sent(column: Column) -> Any:
     """The type of a field of a request."""
     pattern, refused = RULES.get(column.name, (NOT_NUL, "has a NUL"))
-    is_date = column.kind == "date"
     return Annotated[
         str,
         Meta(
             max_length=column.limit or None,
             pattern=pattern,
-            description="A date, or a timestamp, which counts by its day in UTC."
-            if is_date
-            else None,
+            description=DESCRIPTIONS.get(column.kind),
             examples=_examples(column),
-            extra={"refused": refused},
+            extra={"refused": refused, "stored": STORED.get(column.kind)},
         ),
     ]
 
@@ -114,6 +116,7 @@ SameIdentity = Annotated[
         max_length=COLUMNS[0].limit,
         pattern=NOT_BLANK,
         description="Refused unless it is the customer's own.",
+        extra={"stored": STORED["identity"]},
     ),
 ]
 

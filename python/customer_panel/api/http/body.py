@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,13 +17,24 @@ T = TypeVar("T")
 
 
 def decoded(payload: bytes, kind: type[T]) -> T:
-    """The JSON `payload` as a `kind`. Raises ApiError 400 that names every field at fault."""
+    """The JSON `payload` as a `kind`; its fields are judged as they will be stored.
+
+    Raises ApiError 400 that names every field at fault.
+    """
     try:
-        return msgspec.json.decode(payload, type=kind)
-    except msgspec.ValidationError:
-        raise ApiError(400, "The request body is not valid", _faults(payload, kind)) from None
+        found = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise ApiError(400, "The request body is not JSON") from None
+    if isinstance(found, dict):
+        # mypy takes a class for something that cannot be hashed.
+        for name, stored in _stored(kind).items():  # type: ignore[arg-type]
+            if isinstance(value := found.get(name), str):
+                # A blank stays as it was sent: its pattern decides about it.
+                found[name] = stored(value) or value
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError:
+        raise ApiError(400, "The request body is not valid", _faults(found, kind)) from None
 
 
 class JsonBody(AbstractDTO[T]):
@@ -52,12 +65,16 @@ class JsonBody(AbstractDTO[T]):
         return typing.cast("Reference | Schema", made)
 
 
-def _faults(payload: bytes, kind: type[Any]) -> list[Detail]:
+@functools.cache
+def _stored(kind: type[Any]) -> dict[str, Callable[[str], str | None]]:
+    """For fields with another form in the database what makes it: `stored`, beside the pattern."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    found = {name: _extra(field, "stored") for name, field in fields.items()}
+    return {name: stored for name, stored in found.items() if stored is not None}
+
+
+def _faults(found: Any, kind: type[Any]) -> list[Detail]:
     """Every field at fault, not the first one only: a form shows them all at once."""
-    try:
-        found = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return [Detail("body", "is not JSON")]
     if not isinstance(found, dict):
         return [Detail("body", "is not an object")]
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
@@ -77,7 +94,8 @@ def _faults(payload: bytes, kind: type[Any]) -> list[Detail]:
 def _sentence(message: str, kind: Any) -> str:
     """msgspec's message about a field in the words of the API."""
     if "matching regex" in message:
-        return _refusal(kind) or "is not valid"
+        # What the type says of a value that its pattern refuses, beside the pattern.
+        return _extra(kind, "refused") or "is not valid"
     return (
         message.replace("`", "")
         .replace("Expected str of length", "must have a length")
@@ -85,12 +103,11 @@ def _sentence(message: str, kind: Any) -> str:
     )
 
 
-def _refusal(kind: Any) -> str | None:
-    """What the type says of a value that its pattern refuses: `refused`, beside the pattern."""
+def _extra(kind: Any, name: str) -> Any:
+    """What a type, or a part of it, says in the `extra` of its Meta; None if nothing."""
     for part in (*typing.get_args(kind), *getattr(kind, "__metadata__", ())):
-        if isinstance(part, msgspec.Meta):
-            if part.extra and "refused" in part.extra:
-                return str(part.extra["refused"])
-        elif found := _refusal(part):
+        is_meta = isinstance(part, msgspec.Meta)
+        found = (part.extra or {}).get(name) if is_meta else _extra(part, name)
+        if found is not None:
             return found
     return None

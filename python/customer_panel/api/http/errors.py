@@ -24,7 +24,7 @@ from litestar.types import ExceptionHandlersMap
 
 from customer_panel import errors
 from customer_panel.api.http.envelope import Answer, Meta, encode, meta
-from customer_panel.db.connect import disk_full
+from customer_panel.db.connect import disk_full, is_loss
 from customer_panel.redaction import described
 
 # By status; the only list of them.
@@ -138,7 +138,9 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(status, message, details, error.headers)
         case HTTPException(status_code=503):
             return unavailable()
-        case errors.AlreadyRunning() | errors.Interrupted() | errors.ClaimLost():
+        case (
+            errors.AlreadyRunning() | errors.Interrupted() | errors.Overtaken() | errors.ClaimLost()
+        ):
             return ApiError(409, error.message)
         case errors.NoSuchImport() | errors.NoSuchCustomer():
             return ApiError(404, error.message)
@@ -161,6 +163,9 @@ def as_api_error(error: Exception) -> ApiError:
             return unavailable("The disk of the database is full")
         # Lost and refused connections, an exhausted pool, deadlocks, a server that shuts down.
         case psycopg.OperationalError() | psycopg.InterfaceError():
+            return unavailable()
+        # A standby, most often.
+        case _ if is_loss(error):
             return unavailable()
         case _:
             return ApiError(500, "Internal server error")

@@ -28,6 +28,7 @@ from customer_panel.api.imports.shapes import (
     Nothing,
     RejectPage,
     RejectPageResponse,
+    ResumeImport,
     StartImport,
     job_of,
     reject_of,
@@ -60,7 +61,7 @@ ACTION: dict[str, Any] = {
     "status_code": 200,
     "opt": {"scope": "import"},
 }
-DEFAULTS, NOTHING = StartImport(), Nothing()
+DEFAULTS, RESUME, NOTHING = StartImport(), ResumeImport(), Nothing()
 
 
 # -- handlers ------------------------------------------------------------------------------------
@@ -79,8 +80,9 @@ async def start_import(
     data: StartImport = DEFAULTS,
     idempotency_key: idempotency.Header = None,  # noqa: ARG001 - `key_of` reads it
 ) -> Answer[JobResponse]:
-    """Answers as soon as the job exists. An import of the same file that was paused or interrupted
-    goes on instead.
+    """Answers as soon as the job exists. An import of the same file that was paused or interrupted goes
+    on instead, or is cancelled if the file holds something else by now. An interrupted one of another
+    file of the feed is finished first: 409 until then. It is cancelled if its file is gone.
     """
     state = panel(request)
     path = data.file_path or state.settings.csv_path
@@ -146,7 +148,7 @@ async def pause_import(
     dto=JsonBody[Nothing],
     **ACTION,
     operation_id="cancelImport",
-    summary="Give an import up; what it wrote stays",
+    summary="Cancel an import; what it wrote stays",
     responses=responses(400, 404, 409, 413, 415, 503),
 )
 async def cancel_import(
@@ -172,7 +174,7 @@ async def cancel_import(
 
 @post(
     "/imports/{id:str}/resume",
-    dto=JsonBody[Nothing],
+    dto=JsonBody[ResumeImport],
     **ACTION,
     operation_id="resumeImport",
     summary="Go on with a paused or interrupted import",
@@ -181,8 +183,11 @@ async def cancel_import(
 async def resume_import(
     request: AnyRequest,
     job: Id,
-    data: Nothing = NOTHING,  # noqa: ARG001
+    data: ResumeImport = RESUME,
 ) -> Answer[JobResponse]:
+    """If its file holds something else by now, it is cancelled, and the answer is the new import of that
+    file. 409 if a newer import of its feed has taken rows, unless `force` is set.
+    """
     state, import_id = panel(request), read_id(job)
     async with connection(state.pool) as conn:
         found = await jobs.one(conn, import_id)
@@ -192,8 +197,9 @@ async def resume_import(
         raise _conflict(found, "resumed")
     if found.snapshot.file_path is None:
         raise ApiError(400, "A stream cannot be read a second time")
-    await claim(state, found.snapshot.file_path, resumes=import_id)
-    return await _job_answer(state, import_id, "Import resumed")
+    begun = await claim(state, found.snapshot.file_path, resumes=import_id, is_forced=data.force)
+    message = "Import resumed" if begun == import_id else "The file has changed: import started"
+    return await _job_answer(state, begun, message)
 
 
 @get(

@@ -72,6 +72,32 @@ class StartImport(
         ]
         | None
     ) = None
+    strict: Annotated[
+        bool,
+        Meta(
+            description="Refuse (409) if an import of another file of the feed is not finished, or this"
+            " file is no longer the one that its paused or interrupted import began with.",
+        ),
+    ] = False
+    force: Annotated[
+        bool,
+        Meta(
+            description="Go on even if a newer import of the feed has taken rows: older values replace"
+            " them.",
+        ),
+    ] = False
+
+
+class ResumeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to go on; all of it has a default."""
+
+    force: Annotated[
+        bool,
+        Meta(
+            description="Go on even if a newer import of the feed has taken rows: older values replace"
+            " them.",
+        ),
+    ] = False
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

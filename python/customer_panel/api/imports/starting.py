@@ -25,7 +25,7 @@ SAME_KEY_S = 0.5  # for a running import to turn out to be that of a simultaneou
 async def start(
     state: AppState, path: str, wanted: StartImport, key: idempotency.Key | None
 ) -> int:
-    """The number of the import, as soon as it is claimed. For a request that was made before, or is
+    """The number of the import, as soon as it has begun. For a request that was made before, or is
     made at the same moment, with the same key: the number of that one's import.
 
     Raises AlreadyRunning, ApiError 409 and 503, and what the file is refused for.
@@ -43,6 +43,8 @@ async def start(
             state,
             path,
             key,
+            is_strict=wanted.strict,
+            is_forced=wanted.force,
             batch_rows=wanted.batch_size,
             progress_every_ms=wanted.progress_update_every_ms,
             on_created=on_created,
@@ -60,10 +62,10 @@ async def start(
 async def claim(
     state: AppState, path: str, key: idempotency.Key | None = None, **wanted: Any
 ) -> int:
-    """The number of the import, as soon as the worker has claimed it; with a key that was used
-    before, the number of that import.
+    """The number of the import, as soon as the worker has begun it; with a key that was used before,
+    the number of that import.
 
-    Raises AlreadyRunning, ApiError 409 and 503, and what the file is refused for.
+    Raises AlreadyRunning, Interrupted, Overtaken, ApiError 409 and 503, and what the file is refused for.
     """
     began = time.monotonic()
     while True:
@@ -88,6 +90,8 @@ async def claim(
             except Stopped:
                 raise unavailable("The server is shutting down; try again") from None
             except TimeoutError:
+                if (running := state.worker.running) is not None:
+                    return running  # it still compares its file with what earlier runs read
                 raise unavailable("The import waits for the database; see the list") from None
         if time.monotonic() - began >= patience_s:
             raise AlreadyRunning

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import psycopg
 
@@ -26,8 +25,9 @@ from customer_panel.api.progress.messages import (
     heartbeat,
 )
 from customer_panel.api.progress.stream import Stream
-from customer_panel.db.connect import APPLICATION
-from customer_panel.db.pool import KEEPALIVES, Pool
+from customer_panel.db.connect import connect_async
+from customer_panel.db.pool import Pool
+from customer_panel.errors import CustomerPanelError
 from customer_panel.imports.queries.snapshot import NEVER, ImportSnapshot, Reading, Watch
 from customer_panel.redaction import described
 from customer_panel.settings import Settings
@@ -44,14 +44,8 @@ STILL_S = 1.0
 # Ends become visible in the order of their numbers (ledger.sql, `next_end`). Should one come late all
 # the same, it is still sent if the highest number is above it by this much at most.
 LATE = 16
-CONNECTION: dict[str, Any] = {
-    "autocommit": True,
-    "application_name": f"{APPLICATION}:events",
-    "connect_timeout": 3,
-    **KEEPALIVES,
-    "tcp_user_timeout": 10_000,
-}
-LISTEN = b"SET idle_session_timeout = 0; LISTEN customer_panel; LISTEN customer_panel_requests"
+CONNECT_S = 3
+LISTEN = b"LISTEN customer_panel; LISTEN customer_panel_requests"
 
 
 class Hub:
@@ -170,8 +164,8 @@ class Hub:
         wait = FIRST_WAIT_S
         was_lost = False
         while True:
-            with contextlib.suppress(psycopg.Error):
-                conn = await psycopg.AsyncConnection.connect(self._dsn, **CONNECTION)
+            with contextlib.suppress(psycopg.Error, CustomerPanelError):
+                conn = await connect_async(self._dsn, part="events", connect_timeout=CONNECT_S)
                 async with conn:
                     await conn.execute(LISTEN)
                     if was_lost and self._on_return is not None:

@@ -14,12 +14,15 @@ from customer_panel.db import query
 from customer_panel.db.connect import Connection
 from customer_panel.errors import ClaimLost
 from customer_panel.imports.engine.merge import (
+    Run,
     add_totals,
     copy_to_stage,
     merge,
     prepare,
     repeated,
+    stand_aside,
 )
+from customer_panel.imports.job import ledger
 from customer_panel.imports.model import RECENT_IDS, Claim, Counts
 from customer_panel.sql import statement
 
@@ -34,6 +37,7 @@ class Writer:
         self.claim = claim
         self.drawing = drawing
         self.is_safe = is_safe
+        self._ids: list[Run] = []  # drawn, and not committed yet
 
     def apply(self, batch: Batch) -> Counts:
         """Loads, merges and checkpoints one batch, or does none of it; returns its counts.
@@ -50,21 +54,29 @@ class Writer:
             return repeated(lambda: self._apply(batch, merges_new=True))
 
     def _apply(self, batch: Batch, *, merges_new: bool) -> Counts:
-        with self.conn.transaction():
-            return self._load(batch, merges_new)
+        _, new, _ = counted(batch)
+        try:
+            with self.conn.transaction():
+                ids, rest = self._ids_for(0 if merges_new else new)
+                counts = self._load(batch, ids, merges_new=merges_new)
+        except errors.UniqueViolation as error:
+            if error.diag.constraint_name == "customers_id_key":
+                # Somebody has given one of them to a customer.
+                self._ids = []
+            raise
+        self._ids = rest
+        return counts
 
-    def _load(self, batch: Batch, merges_new: bool) -> Counts:
+    def _load(self, batch: Batch, ids: list[Run], *, merges_new: bool) -> Counts:
         counts, new, changed = counted(batch)
         recent: list[int] = []
-        if new and not merges_new:
-            first_id = self._draw(new)
-            rows = batch.new_rows(first_id, self.claim.import_id, self.claim.source_id)
+        if ids:
+            rows = batch.new_rows(ids, self.claim.import_id, self.claim.source_id)
+            stand_aside(self.conn)
             query.copy_in(self.conn, "copy_customers", rows)
-            add_totals(self.conn, range(first_id, first_id + new))
+            add_totals(self.conn, ids)
             counts.inserted = new
-            recent = list(
-                range(first_id + new - 1, max(first_id, first_id + new - RECENT_IDS) - 1, -1)
-            )
+            recent = newest(ids)
         if changed or (new and merges_new):
             prepare(self.conn)
             if merges_new:
@@ -76,7 +88,7 @@ class Writer:
             counts.unchanged += merged.unchanged
             counts.protected = merged.protected
             recent = (merged.recent + recent)[:RECENT_IDS]
-        if counts.duplicate or counts.pending:
+        if batch.parked_rows:
             query.copy_in(self.conn, "copy_parked", batch.parked(self.claim.import_id))
         if findings := batch.findings():
             query.copy_in(self.conn, "copy_rejects", [findings])
@@ -84,15 +96,36 @@ class Writer:
             self._checkpoint(batch, counts, recent)
         return counts
 
-    def _draw(self, count: int) -> int:
-        """The first of `count` consecutive ids."""
-        # Without the lock, two lanes that draw at once would get mixed ids. Inserts of the API can
-        # mix in too; then it draws again.
+    def park(self, batch: Batch) -> Counts:
+        """Parks the rows of a batch of the second reading, which counts nothing. May be done again.
+
+        Raises ClaimLost.
+        """
+        if batch.parked_rows:
+            repeated(lambda: self._park(batch))
+        return Counts()
+
+    def _park(self, batch: Batch) -> None:
+        with self.conn.transaction():
+            ledger.hold_claim(self.conn, self.claim)
+            self.conn.execute(statement("create_parked_again"))
+            query.copy_in(self.conn, "copy_parked_again", batch.parked(self.claim.import_id))
+            self.conn.execute(statement("park_again"))
+
+    def _ids_for(self, count: int) -> tuple[list[Run], list[Run]]:
+        """Ids for so many rows, and those that are left. A batch that is repeated gets the same again:
+        a sequence takes nothing back.
+        """
+        drawn = sum(run[1] for run in self._ids)
+        if drawn < count:
+            self._ids = self._ids + self._draw(count - drawn)
+        return split(self._ids, count)
+
+    def _draw(self, count: int) -> list[Run]:
+        # The lock keeps the runs long: two lanes that draw at once would get every other id.
         with self.drawing:
-            while True:
-                first, last = query.only(self.conn, "draw_ids", count=count)
-                if last - first == count - 1:
-                    return int(first)
+            rows = query.rows(self.conn, "draw_ids", count=count)
+        return [(row["first"], row["count"]) for row in rows]
 
     def _checkpoint(self, batch: Batch, counts: Counts, recent: list[int]) -> None:
         start, end = batch.span
@@ -132,3 +165,26 @@ def counted(batch: Batch) -> tuple[Counts, int, int]:
         warnings=warnings,
     )
     return counts, new, changed
+
+
+def split(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
+    """The first `count` ids, and the others."""
+    taken: list[Run] = []
+    for place, (first, length) in enumerate(runs):
+        if count < length:
+            rest = [(first + count, length - count), *runs[place + 1 :]]
+            return taken + ([(first, count)] if count else []), rest
+        taken.append((first, length))
+        count -= length
+    return taken, []
+
+
+def newest(ids: list[Run]) -> list[int]:
+    """The last ids, highest first, as many as a lane remembers."""
+    found: list[int] = []
+    for first, count in reversed(ids):
+        room = min(count, RECENT_IDS - len(found))
+        found += range(first + count - 1, first + count - 1 - room, -1)
+        if len(found) == RECENT_IDS:
+            break
+    return found

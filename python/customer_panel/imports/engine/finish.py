@@ -5,8 +5,9 @@ Each can be killed and started again.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -19,6 +20,7 @@ from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts
 from customer_panel.sql import statement
 
+FIRST = ""  # before every identity
 PORTION = 20_000  # parked rows in a transaction, and the rest of the last identity: some seconds
 VACUUM_SHARE = 0.01  # of the rows; for less, autovacuum is enough
 
@@ -30,17 +32,17 @@ def build_indexes(
     customers made by hand.
     """
 
-    def settle(conn: Connection, merged: Merged) -> None:
+    def on_merged(conn: Connection, merged: Merged) -> None:
         counts = Counts(
             inserted=-merged.firsts,
             updated=merged.updated,
             unchanged=merged.unchanged,
             protected=merged.protected,
         )
-        _settle(conn, claim, counts, merged)
+        settle(conn, claim, counts, merged.recent)
         on_counts(counts)
 
-    indexes.build(connect, claim, settle)
+    indexes.build(connect, claim, on_merged)
 
 
 def merge_parked(
@@ -55,26 +57,35 @@ def merge_parked(
     with connect() as conn:
         # Autocommit: each portion opens its own transaction.
         conn.autocommit = True
-        if not query.only(conn, "has_parked", import_id=claim.import_id)[0]:
-            return True
-        prepare(conn)
-        while not should_stop():
-            counts, is_last = repeated(lambda: _merge_portion(conn, claim))
-            on_counts(counts)
-            if is_last:
-                return True
-        return False
+        after = FIRST
+        while (bound := _end_of_portion(conn, claim, after)) is not None:
+            if should_stop():
+                return False
+            on_counts(repeated(functools.partial(_merge_portion, conn, claim, after, bound)))
+            after = bound
+        if after != FIRST:
+            conn.execute(b"VACUUM import_parked")
+    return True
 
 
-def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
-    """Merges the next portion of parked rows; the changes of the counts, and whether it was the last."""
+def _end_of_portion(conn: Connection, claim: Claim, after: str) -> str | None:
+    """The last identity of the portion of parked rows behind the identity `after`; None if there is
+    none.
+    """
+    (bound,) = query.only(
+        conn, "parked_bound", import_id=claim.import_id, after=after, count=PORTION
+    )
+    return None if bound is None else str(bound)
+
+
+def _merge_portion(conn: Connection, claim: Claim, after: str, bound: str) -> Counts:
+    """Merges the parked rows behind the identity `after` up to `bound`; the changes of the counts."""
     with conn.transaction():
         ledger.hold_claim(conn, claim)
-        bound = query.first(conn, "parked_bound", import_id=claim.import_id, count=PORTION)
-        conn.execute(
-            statement("stage_parked"),
-            {"import_id": claim.import_id, "bound": bound and bound[0], "clears": claim.clears},
-        )
+        prepare(conn)
+        portion = {"import_id": claim.import_id, "after": after, "bound": bound}
+        conn.execute(statement("stage_parked"), portion | {"clears": claim.clears})
+        conn.execute(statement("delete_parked"), portion)
         merged = merge(conn, claim)
         counts = Counts(
             pending=-merged.firsts,
@@ -85,11 +96,12 @@ def _merge_portion(conn: Connection, claim: Claim) -> tuple[Counts, bool]:
             # Rows counted as later ones of an identity that were in fact the first of theirs.
             duplicate=-merged.inserted_later,
         )
-        _settle(conn, claim, counts, merged)
-    return counts, bound is None
+        settle(conn, claim, counts, merged.recent)
+    return counts
 
 
-def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> None:
+def settle(conn: Connection, claim: Claim, counts: Counts, recent: Sequence[int] = ()) -> None:
+    """Changes the counts of the job by those of rows that were judged later. Raises ClaimLost."""
     changes = {
         name: value for name, value in msgspec.structs.asdict(counts).items() if name != "pending"
     }
@@ -99,7 +111,7 @@ def _settle(conn: Connection, claim: Claim, counts: Counts, merged: Merged) -> N
         import_id=claim.import_id,
         epoch=claim.epoch,
         settled=-counts.pending,
-        recent=merged.recent,
+        recent=list(recent),
         **changes,
     )
 
@@ -109,8 +121,7 @@ def maintain(connect: Callable[[], Connection], written: int) -> float:
     began = time.monotonic()
     with connect() as conn:
         if written:
-            with conn.transaction():
-                conn.execute(statement("fold_totals"))
+            repeated(lambda: _fold_totals(conn))
         counted = table_size(conn).counted
         conn.commit()
         if written and written >= counted * VACUUM_SHARE:
@@ -118,3 +129,8 @@ def maintain(connect: Callable[[], Connection], written: int) -> float:
             conn.execute(b"VACUUM (ANALYZE) customers")
             conn.execute(b"VACUUM (ANALYZE) customer_totals")
     return time.monotonic() - began
+
+
+def _fold_totals(conn: Connection) -> None:
+    with conn.transaction():
+        conn.execute(statement("fold_totals"))

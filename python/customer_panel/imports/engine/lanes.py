@@ -12,16 +12,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from customer_panel._native import Batch, OverBudget
+import msgspec
+
+from customer_panel._native import Batch, Known, OverBudget
 from customer_panel.db.connect import Connection
 from customer_panel.errors import SourceNotResumable
 from customer_panel.imports.engine.apply import Writer
+from customer_panel.imports.engine.finish import settle
 from customer_panel.imports.engine.identities import database_seed, load_known, pass_count
-from customer_panel.imports.engine.passes import Pass, Scan, run_pass
+from customer_panel.imports.engine.passes import Ended, Pass, Scan, Write, run_pass
 from customer_panel.imports.job import ledger
 from customer_panel.imports.model import Claim, Counts, Lane, Tuning, total
 from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import StopRequested
+from customer_panel.imports.unchanged import MOST_GROWTHS
 
 FEW_CORES = 4  # with at most this many, two lanes keep the server busy; with more, four do
 
@@ -36,6 +40,17 @@ def lanes_needed(conn: Connection, scan: Scan) -> int:
     return lanes_at_once(scan.tuning) * pass_count(conn, scan)
 
 
+class Found(msgspec.Struct):
+    """What all passes leave for the end: the batches of the tail; the byte where the file ends; how
+    many customers with several rows have the same ones as before.
+    """
+
+    end: int | None
+    tails: list[Batch] = []
+    parked_tails: list[Batch] = []
+    unchanged: int = 0
+
+
 class Lanes:
     """Runs the lanes of a job."""
 
@@ -45,20 +60,34 @@ class Lanes:
         self._at_once = lanes_at_once(scan.tuning)
         self._drawing = threading.Lock()
 
-    def run(self, conn: Connection, *, parks_changed: bool) -> None:
+    def run(self, conn: Connection, *, parks_changed: bool) -> int | None:
         """Runs every lane to the end of the file.
 
         `parks_changed`: changed rows wait for the end too, because there is no key to merge by.
-        Raises ClaimLost, StopRequested, SourceUnreadable, SourceNotResumable.
+        Returns the byte behind which a file is not read that grew again and again meanwhile.
+        Raises ClaimLost, StopRequested, SourceChanged, SourceUnreadable, SourceNotResumable.
         """
-        source = self.scan.source
+        growths = 0
         while True:
             try:
+                self._expect(conn)
                 self._divide(conn, parks_changed)
-                lanes = self._lanes(conn)
-                tails, end = self._run_all(conn, lanes, parks_changed, until=None)
+                found = self._run_all(conn, self._lanes(conn), parks_changed, until=None)
+                assert found.end is not None
+                size = self.scan.unchanged.check()
+                if size is None or size <= found.end:
+                    self._close(found)
+                    return None
+                # What was appended is read by the next round. It may go on with a last record
+                # without a line end, so that one is not committed as it was.
+                growths += 1
+                if growths > MOST_GROWTHS:
+                    lanes = self._level(conn, parks_changed)
+                    end = max(lane.done_to for lane in lanes)
+                    self._close(self._run_all(conn, lanes, parks_changed, until=end, is_end=True))
+                    return end
             except OverBudget:
-                if isinstance(source, StreamSource):
+                if isinstance(self.scan.source, StreamSource):
                     raise SourceNotResumable(
                         "the stream has more identities than CP_MEMORY has room for,"
                         " and it cannot be read twice",
@@ -67,26 +96,32 @@ class Lanes:
                 # More identities than estimated: each lane becomes two, so each pass has half as
                 # many.
                 ledger.put_lanes(conn, self.claim, halved(self._lanes(conn)))
-                continue
-            # A last record without a line end may have grown between two passes: then they have
-            # read different records, and the passes are repeated.
-            is_one_pass = len(lanes) <= self._at_once
-            if is_one_pass or not tails or source.size_now() == end:
-                break
-        self._close(tails, end)
 
-    def _close(self, tails: list[Batch], end: int) -> None:
-        """Commits the last record, if it has no line end, together with the end of the file.
+    def _expect(self, conn: Connection) -> None:
+        """Adds the hashes of what passes have read that came to no end."""
+        self.scan.unchanged.expect(
+            ledger.blocks_of(conn, self.claim.import_id),
+            [(lane.done_to, lane.tail_hash) for lane in self._lanes(conn)],
+        )
 
-        Bytes that are appended later would change that record, so they are not read.
+    def _close(self, found: Found) -> None:
+        """Commits the tail together with the end of the file.
+
+        Bytes that are appended later would change the tail, so they are not read.
         """
+        unchanged = Counts(pending=-found.unchanged, unchanged=found.unchanged)
         with self.scan.sessions.lane() as conn:
             writer = self._writer(conn)
             with conn.transaction():
-                ledger.set_phase(conn, self.claim, "indexing", scanned_to=end)
-                counts = [writer.apply(tail) for tail in tails]
-        for tail, count in zip(tails, counts, strict=True):
+                ledger.set_phase(conn, self.claim, "indexing", scanned_to=found.end)
+                counts = [writer.apply(tail) for tail in found.tails]
+                for tail in found.parked_tails:
+                    writer.park(tail)
+                if found.unchanged:
+                    settle(conn, self.claim, unchanged)
+        for tail, count in zip(found.tails, counts, strict=True):
             self.scan.tally.committed(count, tail.lane, tail.span[1])
+        self.scan.tally.committed(unchanged)
 
     def _divide(self, conn: Connection, parks_changed: bool) -> None:
         """Divides the lanes anew if this run needs other ones than the last run had."""
@@ -94,33 +129,44 @@ class Lanes:
         needed = lanes_needed(conn, self.scan)
         if len(lanes) % self._at_once == 0 and len(lanes) >= needed:
             return
+        lanes = self._level(conn, parks_changed)
+        ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
+
+    def _level(self, conn: Connection, parks_changed: bool) -> list[Lane]:
+        """The lanes, when all have reached the furthest checkpoint of any of them."""
+        lanes = self._lanes(conn)
         furthest = max(lane.done_to for lane in lanes)
         if any(lane.done_to < furthest for lane in lanes):
-            # Some lanes have passed rows that others have not: first the old lanes all go on to
-            # the furthest checkpoint.
+            # Some lanes have passed rows that others have not.
             self._run_all(conn, lanes, parks_changed, until=furthest)
             lanes = self._lanes(conn)
-        ledger.put_lanes(conn, self.claim, divided(lanes, lanes_needed(conn, self.scan)))
+        return lanes
 
     def _lanes(self, conn: Connection) -> list[Lane]:
         return ledger.lanes_of(conn, self.claim.import_id)
 
     def _run_all(
-        self, conn: Connection, lanes: list[Lane], parks_changed: bool, until: int | None
-    ) -> tuple[list[Batch], int]:
-        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass.
-
-        Returns the batches of a last record without a line end, and the byte where the file ends.
+        self,
+        conn: Connection,
+        lanes: list[Lane],
+        parks_changed: bool,
+        until: int | None,
+        *,
+        is_end: bool = False,
+    ) -> Found:
+        """Runs all lanes up to `until` or the end of the file, `_at_once` in each pass. `is_end`:
+        nothing behind `until` will be read.
         """
         scan = self.scan
         scan.tally.begin(self.claim.import_id, lanes, scan.plan.data_start)
         scan.tally.bytes_total = scan.source.size_now()
         seed = database_seed(conn)
-        tails: list[Batch] = []
-        end = until
+        parks_done = ledger.parks_done(conn, self.claim.import_id)
+        found = Found(end=until)
+        is_end = is_end or until is None
         for first in range(0, len(lanes), self._at_once):
             group = lanes[first : first + self._at_once]
-            if end is not None and all(lane.done_to >= end for lane in group):
+            if not is_end and until is not None and all(lane.done_to >= until for lane in group):
                 continue
             this = Pass(
                 lanes=group,
@@ -129,22 +175,44 @@ class Lanes:
                 import_id=self.claim.import_id,
                 clears_blanks=self.claim.clears != 0,
                 parks_changed=parks_changed,
-                until=end,
+                parks_many=isinstance(scan.source, StreamSource),
+                parks_done=parks_done,
+                # Later passes end where the first one ended.
+                until=found.end,
             )
             known = load_known(conn, scan, this)
-            ended = run_pass(scan, this, known, lambda _: self._lane_writer())
-            if ended is None:
-                raise StopRequested
-            tails += [] if ended.tail is None else [ended.tail]
-            # Later passes end where the first one ended.
-            end = ended.end if end is None else end
-        assert end is not None
-        return tails, end
+            ended = self._pass(this, known, lambda writer: writer.apply)
+            found.tails += ended.tails
+            found.end = ended.end if found.end is None else found.end
+            # Whether the rows of a customer are the same is known at the end of the file only.
+            if is_end:
+                found.unchanged += ended.unchanged
+                if ended.changed is not None:
+                    found.parked_tails += self._read_again(this, found.end, ended.changed)
+        return found
 
-    @contextlib.contextmanager
-    def _lane_writer(self) -> Iterator[Callable[[Batch], Counts]]:
-        with self.scan.sessions.lane() as conn:
-            yield self._writer(conn).apply
+    def _read_again(self, this: Pass, end: int, changed: Known) -> list[Batch]:
+        """The second reading of a pass: parks the rows of customers with other rows than before.
+
+        Returns the batches of the tail.
+        """
+        start = self.scan.plan.data_start
+        lanes = [msgspec.structs.replace(lane, done_to=start) for lane in this.lanes]
+        again = msgspec.structs.replace(this, lanes=lanes, until=end, is_second=True)
+        return self._pass(again, changed, lambda writer: writer.park).tails
+
+    def _pass(self, this: Pass, known: Known, how: Callable[[Writer], Write]) -> Ended:
+        """Raises StopRequested."""
+
+        @contextlib.contextmanager
+        def opened(_: int) -> Iterator[Write]:
+            with self.scan.sessions.lane() as conn:
+                yield how(self._writer(conn))
+
+        ended = run_pass(self.scan, this, known, opened)
+        if ended is None:
+            raise StopRequested
+        return ended
 
     def _writer(self, conn: Connection) -> Writer:
         return Writer(conn, self.claim, self._drawing, is_safe=self.scan.tuning.is_safe)

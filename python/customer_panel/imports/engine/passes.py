@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from customer_panel._native import Batch, Known, Pipeline, Plan
-from customer_panel.errors import SourceUnreadable
 from customer_panel.imports.job.progress import Tally
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Counts, Lane, Tuning
-from customer_panel.imports.sources import Source
+from customer_panel.imports.sources import Source, reading
 from customer_panel.imports.stop import Stop
+from customer_panel.imports.unchanged import Read, Unchanged
 
 WAKE_S = 0.1  # how often the waiting thread looks for a stop and reports progress
 PARSERS = 2  # each parses 600 MB/s and more: two parse faster than any server can write
@@ -38,6 +38,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions
     tally: Tally
     stop: Stop
+    unchanged: Unchanged
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +50,25 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
     import_id: int | None
     clears_blanks: bool
     parks_changed: bool
+    parks_many: bool = False
+    parks_done: bool = False
+    is_second: bool = False
     until: int | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The end of a pass: the batch of a last record without a line end (see native Pipeline.outcome),
-    and the byte where the source ended.
+    """The end of a pass: the batches of its tail; the byte where the tail begins, whichever lanes it
+    has rows for; the byte where the source ended; the hashes of what was read; how many customers
+    with several rows have the same ones as before; and the map for the second reading, unless all
+    have. See native Pipeline.outcome.
     """
 
-    tail: Batch | None
+    tails: list[Batch]
+    decided: int
     end: int
+    read: Read
+    unchanged: int
+    changed: Known | None
 
 
 def run_pass(
@@ -70,10 +80,12 @@ def run_pass(
     """Runs the lanes of a pass to the end of the source; None if a stop ended it at batch borders.
 
     `writer(lane)` is entered in the lane's thread and gives the function that writes its batches.
-    Raises the first error of any lane, OverBudget, or SourceUnreadable, when all other lanes have
-    stopped at a batch border.
+    Raises the first error of any lane, OverBudget, SourceUnreadable, or EngineBroken, when all other
+    lanes have stopped at a batch border; SourceChanged and StopRequested when what was read is
+    compared.
     """
-    pipeline = _pipeline(scan, this, known)
+    with reading(scan.source):
+        pipeline = _pipeline(scan, this, known)
     failures: list[BaseException] = []
     ended = threading.Semaphore(0)
 
@@ -89,7 +101,9 @@ def run_pass(
                     began = time.monotonic()
                     counts = write(batch)
                     batch.release()
-                    scan.tally.committed(counts, lane, batch.span[1], time.monotonic() - began)
+                    if not this.is_second:
+                        seconds = time.monotonic() - began
+                        scan.tally.committed(counts, lane, batch.span[1], seconds)
         except BaseException as error:  # raised again below, by the thread that waits for this one
             failures.append(error)
         finally:
@@ -119,18 +133,18 @@ def run_pass(
     if should_stop():
         pipeline.stop()
         return None
-    try:
-        return Ended(*pipeline.outcome())
-    except OSError as error:
-        raise SourceUnreadable(f"the source cannot be read: {error.strerror or error}") from error
+    # Lanes end when no more batches come. Only this says that it was the end of the source.
+    with reading(scan.source):
+        reached = Ended(*pipeline.outcome())
+    scan.unchanged.passed(reached.read)
+    return reached
 
 
 def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
     return Pipeline(
-        scan.source.native(),
+        scan.source.native,
         scan.plan,
         seed=this.seed,
-        head=scan.source.head,
         lanes=this.total,
         first_lane=this.lanes[0].lane,
         done_to=[lane.done_to for lane in this.lanes],
@@ -142,6 +156,9 @@ def _pipeline(scan: Scan, this: Pass, known: Known) -> Pipeline:
         batch_bytes=scan.tuning.batch_bytes,
         budget=scan.tuning.budget_bytes,
         parks_changed=this.parks_changed,
+        parks_many=this.parks_many,
+        parks_done=this.parks_done,
+        is_second=this.is_second,
         hashes_blocks=scan.tuning.is_safe,
         parsers=min(PARSERS, os.cpu_count() or 1),
     )

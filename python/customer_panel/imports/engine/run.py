@@ -1,40 +1,30 @@
-"""One run of an import, from its claim to its end.
-
-The phases: verifying -> scanning (passes of lanes) -> indexing -> merging (parked rows) ->
-maintenance -> done
-"""
+"""One call of an import: first what other imports of its feed left, then the import itself."""
 
 from __future__ import annotations
 
 import contextlib
 
-import psycopg
+import msgspec
 
-from customer_panel._native import verify
-from customer_panel.db.connect import Connection, is_loss
+from customer_panel.db.connect import Connection
 from customer_panel.db.query import Row
 from customer_panel.errors import (
     AlreadyRunning,
     ClaimLost,
     Interrupted,
-    SourceChanged,
     SourceError,
-    SourceUnreadable,
+    SourceNotFound,
     Stopped,
 )
-from customer_panel.imports.engine import finish, indexes
-from customer_panel.imports.engine.cancel import cancel
-from customer_panel.imports.engine.lanes import Lanes, lanes_needed
-from customer_panel.imports.engine.passes import Scan
-from customer_panel.imports.engine.request import Hooks, ImportRequest
-from customer_panel.imports.job import ledger
-from customer_panel.imports.job.progress import Tally, result_of
-from customer_panel.imports.job.requests import listening
+from customer_panel.imports.engine import ending
+from customer_panel.imports.engine.part import Part
+from customer_panel.imports.engine.request import Hooks, ImportRequest, Notes
+from customer_panel.imports.job import choice, ledger
+from customer_panel.imports.job.choice import Replaced
 from customer_panel.imports.job.sessions import Sessions
-from customer_panel.imports.model import Claim, ImportResult, Phase, total
-from customer_panel.imports.sources import StreamSource, planned
-from customer_panel.imports.stop import Stop, StopRequested
-from customer_panel.states import Status
+from customer_panel.imports.model import ImportResult, Options
+from customer_panel.imports.sources import FileSource, StreamSource
+from customer_panel.imports.stop import Stop
 
 
 class Run:
@@ -42,246 +32,145 @@ class Run:
 
     def __init__(self, request: ImportRequest, dsn: str, hooks: Hooks, stop: Stop) -> None:
         self.request = request
-        self.source = request.source
         self.hooks = hooks
         self.stop = stop
-        self.only = request.resumes  # the job to resume and no other; once claimed, our own job
-        self.notes: list[str] = []
+        self.notes = Notes(hooks)
         self.sessions = Sessions(dsn)
-        self.tally = Tally(request.source.size_now(), hooks.on_progress)
-        self.has_claimed = False  # the job is claimed: after a lost connection it has to be resumed
-        self.is_resumed = False
-        # Raised only for a new import. An interrupted import of this file fails in `verify` instead,
-        # which says where the file has changed.
-        self.plan_error: SourceError | None = None
-        try:
-            self.plan = planned(request.source, request.options)
-        except SourceError as error:
-            self.plan_error = error
+        self.own = Part(request, self.sessions, hooks, stop, self.notes, only=request.resumes)
+        self.part = self.own  # the one that runs
+        self._has_begun = False
 
-    # -- the job -----------------------------------------------------------------------------------
+    @property
+    def has_begun(self) -> bool:
+        """Whether an import was claimed: after a lost connection there is something to go on with."""
+        return self._has_begun or self.part.has_claimed
+
+    @property
+    def is_lost_with_connection(self) -> bool:
+        """Whether the import that runs cannot go on after a lost connection."""
+        return self.part.has_claimed and isinstance(self.part.source, StreamSource)
 
     def attempt(self) -> ImportResult:
         with self.sessions.job() as conn:
-            if not ledger.try_lock(conn):
-                raise AlreadyRunning
-            job = self._job_to_resume(conn) or self._begin(conn)
-            if job["status"] == "COMPLETED":
-                # The last commit arrived; only its answer was lost.
-                return self._result(conn, job["id"])
-            claim = ledger.claim(
-                conn,
-                job["id"],
-                self.plan,
-                is_first=not self.has_claimed,
-                forgets_pause=not (self.has_claimed or self.request.heeds_pause),
-            )
-            if not self.has_claimed:
-                self.has_claimed, self.only = True, claim.import_id
-                self.hooks.on_claimed(claim.import_id)
-            maintenance_s = 0.0
+            with self.sessions.cancelling(self.stop):
+                if not ledger.try_lock(conn):
+                    raise AlreadyRunning
+                ending.settle(self.sessions, conn, spared=self.own.only, on_note=self.notes.add)
+                if self.request.resumes is None and not self.own.has_claimed:
+                    self._see_to_open_ones(conn)
+            self.part = self.own
             try:
-                with (
-                    self.sessions.cancelling(self.stop),
-                    listening(self.sessions, conn, claim.import_id, self.stop),
-                ):
-                    maintenance_s = self._work(conn, claim, job)
-            except BaseException as error:
-                self._save_failure(conn, claim, error)
-                raise
-            self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
-            return self._result(conn, claim.import_id)
-
-    def _save_failure(self, conn: Connection, claim: Claim, error: BaseException) -> None:
-        """Writes the state in which `error` leaves the job, unless the connection or claim is lost."""
-        is_stream = isinstance(self.source, StreamSource)
-        if self.stop.is_asked() and isinstance(error, StopRequested | psycopg.errors.QueryCanceled):
-            if self.stop.status == "CANCELLED":
-                cancel(
-                    self.sessions.lane,
-                    conn,
-                    claim,
-                    self.tally.committed,
-                    elapsed_s=self.tally.elapsed_s,
+                result = self.own.run(conn)
+            except Replaced as replaced:
+                # Its file is another one by now, or is read in another way: imported from its start.
+                self._begin_anew(replaced.job, is_same_file=replaced.is_same_file)
+                return self.own.run(conn)
+            if self.own.has_new_file and not self.request.is_unasked:
+                self.notes.add(
+                    f"import {result.job_id} is finished; its path holds another file by now"
                 )
-            elif is_stream:
-                self._end(conn, claim, "FAILED")
+                self._begin_anew(ledger.get(conn, result.job_id or 0), is_same_file=False)
+                return self.own.run(conn)
+            return result
+
+    def _begin_anew(self, job: Row, *, is_same_file: bool) -> None:
+        """From now on the own part is a new import of the file, for the feed of `job`."""
+        options = self.request.options
+        kept = {"source": options.source or job["source"]}
+        if is_same_file or self.request.resumes is not None:
+            kept |= {name: job["options"][name] for name in ("date_order", "blank")}
+        request = msgspec.structs.replace(
+            self.request, options=msgspec.structs.replace(options, **kept)
+        )
+        part = Part(request, self.sessions, self.hooks, self.stop, self.notes)
+        if is_same_file:
+            part.plan, part.plan_error = ledger.plan_of(job), None
+        self._has_begun = True
+        self.part = self.own = part
+
+    # -- other imports -----------------------------------------------------------------------------
+
+    def _see_to_open_ones(self, conn: Connection) -> None:
+        """Chooses the interrupted import of this file, and sees to those of other files of its feed."""
+        jobs = ledger.open_jobs(conn)
+        own = choice.own(jobs, self.own.source, self.request.options)
+        for job in choice.unfinished(jobs, own, self.request.options):
+            self._see_to(conn, job)
+        self.own.only = None if own is None else own["id"]
+        if own is not None and self.request.restarts:
+            self.own.only = None
+            self._cancel(conn, own, "a new import of its file was asked for (--restart)")
+
+    def _see_to(self, conn: Connection, job: Row) -> None:
+        """Finishes an interrupted import of another file, or says why not. Raises Interrupted."""
+        name = choice.named(job)
+        is_paused = job["status"] == "PAUSED"
+        if self.request.is_strict:
+            state = "is paused" if is_paused else "was interrupted"
+            raise Interrupted(f"{name} {state} and is not finished")
+        if is_paused:
+            self.notes.add(f"{name} is paused, and stays so")
+        elif self.request.restarts:
+            self._cancel(conn, job, "a new import of its feed was asked for (--restart)")
+        else:
+            try:
+                source = self.request.opens(job["file_path"])
+            except SourceNotFound as error:
+                self._cancel(conn, job, f"its file is gone: {error.message}")
+            except SourceError as error:
+                self._leave(conn, job, f"its file cannot be opened: {error.message}")
             else:
-                self._end(conn, claim, self.stop.status)
-            raise Stopped(f"import {claim.import_id} was stopped at a batch border") from None
-        if is_loss(error) or isinstance(error, ClaimLost):
+                with contextlib.closing(source):
+                    self._finish(conn, job, source)
+
+    def _finish(self, conn: Connection, job: Row, source: FileSource) -> None:
+        name = choice.named(job)
+        if job["newer_id"] is not None:
+            self._leave(conn, job, choice.overtaken(job))
             return
-        is_final = is_stream or isinstance(error, SourceChanged)
-        with contextlib.suppress(psycopg.Error, ClaimLost):
-            self._end(conn, claim, "FAILED" if is_final else "INTERRUPTED", _text(error))
+        if not self.request.finishes_others:
+            tried = "" if job["error"] is None else f" (its last attempt: {job['error']})"
+            raise Interrupted(
+                f"{name} was interrupted and is finished first: it goes on by itself{tried};"
+                " try again when it has ended"
+            )
+        self.notes.add(f"{name} was interrupted: it is finished first")
+        # A request to stop that job ends it alone. Who stops this call means both.
+        stop = Stop()
+        request = msgspec.structs.replace(self.request, source=source, options=Options())
+        hooks = Hooks(on_progress=self.hooks.on_progress)
+        self.part = Part(
+            request, self.sessions, hooks, stop, self.notes, only=job["id"], is_own=False
+        )
 
-    def _job_to_resume(self, conn: Connection) -> Row | None:
-        """The interrupted import of this file, if there is one; or our own one, completed.
+        def pass_on() -> None:
+            # Paused was the call, not this job: the same command again goes on with it first.
+            stop.ask("INTERRUPTED" if self.stop.status == "PAUSED" else self.stop.status)
 
-        Also marks other open jobs: streams FAILED, dead ones INTERRUPTED, with `restarts` CANCELLED.
-        We hold the lock, so no open job has a runner. Raises ClaimLost when the one to resume has
-        ended.
-        """
-        for job in ledger.open_jobs(conn):
-            if job["file_path"] is None:
-                ledger.abandon(conn, job["id"], "FAILED")
-            elif self.request.restarts and not self.has_claimed:
-                ledger.abandon(conn, job["id"], "CANCELLED")
-                self._note(
-                    f"gave up import {job['id']} of {job['file_path']}; the rows it wrote stay"
-                )
-            elif self._is_ours(job):
-                self.plan = ledger.restored_plan(job, self.request.options)
-                if not self.has_claimed:
-                    self.is_resumed = True
-                    self._note(f"going on with import {job['id']}, which was interrupted")
-                return job
+        with self.stop.calling(pass_on):
+            try:
+                result = self.part.run(conn)
+            except Stopped:
+                if self.stop.is_asked():
+                    raise
+                self.notes.add(f"{name} was stopped by request")
+            except SourceError as error:
+                self.notes.add(f"{name} is not finished: {error.message}")
+            except (Replaced, ClaimLost):
+                pass  # is said already, or was ended by somebody else
             else:
-                if job["status"] == "RUNNING":
-                    ledger.abandon(conn, job["id"], "INTERRUPTED")
-                if self.request.leaves_others or self.only is not None:
-                    continue
-                raise Interrupted(
-                    f"import {job['id']} of {job['file_path']} was interrupted and is not finished"
-                )
-        if self.only is None:
-            return None
-        # It is no longer open, so it has ended; it must not begin anew.
-        only = ledger.find(conn, self.only)
-        if only is None or only["status"] != "COMPLETED" or not self.has_claimed:
-            raise ClaimLost
-        return only
+                self.notes.add(f"{name} is finished: {result.rows_processed:,} rows")
+        self._has_begun = True
 
-    def _is_ours(self, job: Row) -> bool:
-        return job["id"] == self.only if self.only is not None else self._is_of_this_file(job)
-
-    def _is_of_this_file(self, job: Row) -> bool:
-        if self.source.path is None:
-            return False
-        is_same_file = (job["file_device"], job["file_inode"]) == (
-            self.source.device,
-            self.source.inode,
+    def _cancel(self, conn: Connection, job: Row, reason: str) -> None:
+        self._has_begun = True
+        is_done = ending.cancel(
+            self.sessions, conn, job["id"], reason=reason, stop=self.stop, on_note=self.notes.add
         )
-        return is_same_file or job["file_path"] == str(self.source.path)
+        if not is_done:
+            raise Stopped
+        self.notes.add(f"{choice.named(job)} is cancelled: {reason}; the rows it wrote stay")
 
-    def _begin(self, conn: Connection) -> Row:
-        if self.plan_error is not None:
-            raise self.plan_error
-        lanes = lanes_needed(conn, self._scan())
-        with conn.transaction():
-            is_first_load = indexes.drop(conn)
-            import_id = ledger.create(
-                conn, self.source, self.plan, self.request.options, lanes, is_first_load
-            )
-            self.hooks.on_created(conn, import_id)
-        return self._job(conn, import_id)
-
-    @staticmethod
-    def _job(conn: Connection, import_id: int) -> Row:
-        job = ledger.find(conn, import_id)
-        assert job is not None
-        return job
-
-    def _scan(self) -> Scan:
-        return Scan(
-            source=self.source,
-            plan=self.plan,
-            tuning=self.request.tuning,
-            sessions=self.sessions,
-            tally=self.tally,
-            stop=self.stop,
-        )
-
-    def _end(
-        self,
-        conn: Connection,
-        claim: Claim,
-        status: Status,
-        error: str | None = None,
-        maintenance_s: float = 0.0,
-    ) -> None:
-        elapsed = self.tally.elapsed_s - maintenance_s
-        ledger.end(conn, claim, status, error=error, elapsed_s=elapsed, maintenance_s=maintenance_s)
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        self.hooks.on_note(text)
-
-    # -- the work ----------------------------------------------------------------------------------
-
-    def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
-        """All steps between claim and end; returns the seconds of maintenance."""
-        self.tally.begin(
-            claim.import_id, ledger.lanes_of(conn, claim.import_id), self.plan.data_start
-        )
-        if job["scanned_to"] is None:
-            self._verify(conn, claim)
-            # Left by a first load that was cancelled or failed; a merge needs the key.
-            if not job["keys_deferred"] and not indexes.are_complete(conn):
-                self._enter(conn, claim, "indexing")
-                finish.build_indexes(self.sessions.lane, claim, self.tally.committed)
-            self._enter(conn, claim, "scanning")
-            Lanes(self._scan(), claim).run(conn, parks_changed=job["keys_deferred"])
-        elif (size := self.source.size_now()) is not None and size > job["scanned_to"]:
-            self._note(
-                f"the file grew by {size - job['scanned_to']} bytes after it was read to its end:"
-                " import it again"
-            )
-        if not indexes.are_complete(conn):
-            self._enter(conn, claim, "indexing")
-            finish.build_indexes(self.sessions.lane, claim, self.tally.committed)
-        self._enter(conn, claim, "merging")
-        if not finish.merge_parked(
-            self.sessions.lane, claim, self.tally.committed, self.stop.is_asked
-        ):
-            raise StopRequested
-        self._enter(conn, claim, "maintenance")
-        counts = total(ledger.lanes_of(conn, claim.import_id))
-        return finish.maintain(self.sessions.lane, counts.inserted + counts.updated)
-
-    def _enter(self, conn: Connection, claim: Claim, phase: Phase) -> None:
-        if self.stop.is_asked():
-            raise StopRequested
-        ledger.set_phase(conn, claim, phase)
-        self.tally.enter(phase)
-
-    def _verify(self, conn: Connection, claim: Claim) -> None:
-        """Compares the file with the hashes of what earlier runs read. Raises SourceChanged."""
-        furthest = max(ledger.lanes_of(conn, claim.import_id), key=lambda lane: lane.done_to)
-        if furthest.tail_hash is None or isinstance(self.source, StreamSource):
-            return
-        self._enter(conn, claim, "verifying")
-        blocks = ledger.blocks_of(conn, claim.import_id)
-        descriptor = self.source.native()
-        assert isinstance(descriptor, int)
-        try:
-            span = verify(descriptor, blocks, furthest.done_to, furthest.tail_hash)
-        except OSError as error:
-            raise SourceUnreadable(f"the file cannot be read: {error.strerror}") from error
-        if span is not None:
-            raise SourceChanged(span=span)
-
-    # -- the result --------------------------------------------------------------------------------
-
-    def _result(self, conn: Connection, import_id: int) -> ImportResult:
-        job = self._job(conn, import_id)
-        self.tally.enter("done")
-        return result_of(
-            total(ledger.lanes_of(conn, import_id)),
-            self.plan,
-            elapsed_sec=job["elapsed_ms"] / 1000,
-            maintenance_sec=job["maintenance_ms"] / 1000,
-            job_id=import_id,
-            status=job["status"],
-            source=job["source"],
-            is_resumed=self.is_resumed,
-            bytes_read=job["scanned_to"],
-            notes=tuple(self.notes),
-        )
-
-
-def _text(error: BaseException) -> str:
-    """The text of an error. Of a database error only the primary message: its detail quotes rows."""
-    if isinstance(error, psycopg.Error):
-        return error.diag.message_primary or type(error).__name__
-    return str(error)
+    def _leave(self, conn: Connection, job: Row, reason: str) -> None:
+        ledger.explain(conn, job["id"], reason)
+        self.notes.add(f"{choice.named(job)} stays interrupted: {reason}")

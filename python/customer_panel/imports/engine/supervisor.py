@@ -11,18 +11,18 @@ from collections.abc import Callable
 
 import psycopg
 
-from customer_panel.db.connect import disk_full, is_loss
+from customer_panel.db.connect import disk_full, first_line, is_loss
 from customer_panel.errors import (
     AlreadyRunning,
     CustomerPanelError,
     DatabaseLost,
+    NotAllowed,
     SourceNotResumable,
     Stopped,
 )
 from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.run import Run
 from customer_panel.imports.model import ImportResult
-from customer_panel.imports.sources import StreamSource
 from customer_panel.imports.stop import Stop
 
 LOST_PATIENCE_S = 60.0  # for a server that was lost while an import ran
@@ -44,22 +44,34 @@ def run_import(
     Raises CustomerPanelError; after Stopped, DatabaseLost and any other error but SourceChanged the
     job can be resumed.
     """
-    run = Run(request, dsn, hooks or Hooks(), stop or Stop())
+    stop = stop or Stop()
+    # A source that gives nothing is waited for in many places; a stop ends all of them.
+    with stop.calling(request.source.stop):
+        return _attempts(Run(request, dsn, hooks or Hooks(), stop), revive, patience_s)
+
+
+def _attempts(run: Run, revive: Callable[[], None], patience_s: float | None) -> ImportResult:
     wait = FIRST_WAIT_S
     lost_since: float | None = None
     while True:
         try:
             return run.attempt()
         except (psycopg.Error, CustomerPanelError) as error:
-            if not run.has_claimed or not (is_loss(error) or isinstance(error, AlreadyRunning)):
+            if run.stop.is_asked() and isinstance(error, psycopg.errors.QueryCanceled):
+                raise Stopped from None
+            if is_loss(error) and not run.has_begun and isinstance(error, psycopg.Error):
+                raise DatabaseLost from error
+            if not run.has_begun or not (is_loss(error) or isinstance(error, AlreadyRunning)):
                 if full := disk_full(error):
                     raise full from error
+                if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                    raise NotAllowed(f"the database refused: {first_line(error)}") from None
                 raise
-            if isinstance(request.source, StreamSource):
+            if run.is_lost_with_connection:
                 raise SourceNotResumable(
                     "the connection to the database was lost, and a stream cannot be read again"
                 ) from error
-            if run.tally.has_moved():
+            if run.part.tally.has_moved():
                 lost_since, wait = None, FIRST_WAIT_S
             lost_since = lost_since or time.monotonic()
             if patience_s is not None and time.monotonic() - lost_since > patience_s:

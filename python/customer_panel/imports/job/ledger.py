@@ -9,11 +9,11 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from customer_panel._native import RULES_VERSION, Plan
+from customer_panel._native import RULES_VERSION, Plan, PlanError
 from customer_panel.db import query
 from customer_panel.db.connect import Connection
 from customer_panel.db.query import Row
-from customer_panel.errors import ClaimLost, MappingError
+from customer_panel.errors import ClaimLost
 from customer_panel.imports.model import (
     COUNTERS,
     DEFAULT_SOURCE,
@@ -46,7 +46,7 @@ def try_lock(conn: Connection, patience_s: float = LOCK_PATIENCE_S) -> bool:
 
 
 def open_jobs(conn: Connection) -> list[Row]:
-    """The jobs that can be claimed, newest first."""
+    """The jobs that can be claimed, oldest first."""
     return query.rows(conn, "open_imports")
 
 
@@ -55,10 +55,26 @@ def find(conn: Connection, import_id: int) -> Row | None:
     return next(iter(query.rows(conn, "get_import", import_id=import_id)), None)
 
 
+def get(conn: Connection, import_id: int) -> Row:
+    """The row of a job that is there."""
+    job = find(conn, import_id)
+    assert job is not None
+    return job
+
+
 def create(
-    conn: Connection, source: Source, plan: Plan, options: Options, lanes: int, keys_deferred: bool
+    conn: Connection,
+    source: Source,
+    plan: Plan,
+    options: Options,
+    lanes: int,
+    keys_deferred: bool,
+    **more_options: Any,
 ) -> int:
-    """Creates a job and its lanes in the caller's transaction; returns its number."""
+    """Creates a job and its lanes in the caller's transaction; returns its number.
+
+    more_options: are kept beside `options`.
+    """
     (source_id,) = query.only(conn, "source_id", name=options.source or DEFAULT_SOURCE)
     (import_id,) = query.only(
         conn,
@@ -75,8 +91,10 @@ def create(
         data_start=plan.data_start,
         header_lines=plan.header_lines,
         rules_version=RULES_VERSION,
-        # The other options are columns. A new option is compared in `restored_plan` too.
-        options=Jsonb({"date_order": options.date_order, "blank": options.blank or "keep"}),
+        # The other options are columns. A new option is compared in `differences` too.
+        options=Jsonb(
+            {"date_order": options.date_order, "blank": options.blank or "keep"} | more_options
+        ),
         keys_deferred=keys_deferred,
     )
     conn.execute(
@@ -94,30 +112,54 @@ def create(
 def claim(
     conn: Connection,
     import_id: int,
-    plan: Plan,
     *,
-    is_first: bool = True,
     forgets_pause: bool = False,
 ) -> Claim:
     """Claims the job. When this returns, no earlier runner can commit anything for it.
 
-    is_first: the run has not claimed it before.
     forgets_pause: deletes an earlier request to pause it.
+    Raises ClaimLost when it has ended.
     """
     with conn.transaction():
         epoch = fenced(
             conn,
             "claim_import",
             import_id=import_id,
-            is_first=is_first,
             forgets_pause=forgets_pause,
         )[0]
         # Waits for the last commit of a runner that died.
         conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
-        job = find(conn, import_id)
-    assert job is not None
-    clears = plan.fields if job["options"]["blank"] == "clear" else 0
-    return Claim(import_id, epoch, job["source_id"], clears)
+        job = get(conn, import_id)
+    return Claim(import_id, epoch, job["source_id"], _clears(job), job["elapsed_ms"])
+
+
+def renewed(conn: Connection, import_id: int) -> Claim:
+    """The right to repair what an import left that does not run. Raises ClaimLost when it does."""
+    with conn.transaction():
+        epoch, source_id = fenced(conn, "renew_epoch", import_id=import_id)
+        conn.execute(statement("claim_lanes"), {"import_id": import_id, "epoch": epoch})
+        job = get(conn, import_id)
+    return Claim(import_id, epoch, source_id, _clears(job))
+
+
+def _clears(job: Row) -> int:
+    """The columns that a blank erases, as a bit set."""
+    if job["options"]["blank"] != "clear":
+        return 0
+    try:
+        return plan_of(job).fields
+    except (PlanError, ValueError):
+        return 0  # made by a version with other fields: it can only be ended
+
+
+def rename(conn: Connection, claim: Claim, file_path: str) -> None:
+    """The file of the job has another name by now. Raises ClaimLost."""
+    fenced(conn, "rename_import", import_id=claim.import_id, epoch=claim.epoch, file_path=file_path)
+
+
+def parks_done(conn: Connection, import_id: int) -> bool:
+    """Whether another import has run since this one began, while rows wait that are not parked."""
+    return bool(query.only(conn, "parks_done", import_id=import_id)[0])
 
 
 def hold_claim(conn: Connection, claim: Claim) -> None:
@@ -128,37 +170,24 @@ def hold_claim(conn: Connection, claim: Claim) -> None:
     fenced(conn, "hold_claim", import_id=claim.import_id, epoch=claim.epoch)
 
 
-def restored_plan(job: Row, options: Options) -> Plan:
-    """The plan that a job was begun with. Raises MappingError if `options` differ from it."""
-    differences = [
+def differences(job: Row, options: Options) -> list[str]:
+    """What a job was begun with and `options`, or this version, would do otherwise."""
+    found = [
         (
             options.delimiter is not None and options.delimiter != job["delimiter"],
             "another delimiter",
         ),
         (options.date_order not in (None, job["options"]["date_order"]), "another date order"),
         (options.blank not in (None, job["options"]["blank"]), f"--blank {options.blank}"),
-        (
-            options.source not in (None, job["source"]),
-            f"the source {options.source!r} (it has {job['source']!r})",
-        ),
     ]
-    plan = plan_of(job)
     if options.mapping:
-        wanted = Plan.from_header(
-            _header(job), delimiter=job["delimiter"], overrides=list(options.mapping)
-        )
-        differences.append((wanted.mapping != plan.mapping, "other columns"))
-    if job["rules_version"] != RULES_VERSION:
-        differences.append(
-            (True, "other rules of normalisation (another version of Customer Panel)")
-        )
-    for differs, what in differences:
-        if differs:
-            raise MappingError(
-                f"import {job['id']} was interrupted, and cannot go on with {what}",
-                hint="Leave the option away to go on with it, or give it up with --restart.",
-            )
-    return plan
+        found.append((not _maps_alike(job, options), "other columns"))
+    return [what for differs, what in found if differs]
+
+
+def has_other_rules(job: Row) -> bool:
+    """Whether the job was begun by a version that reads values in another way."""
+    return bool(job["rules_version"] != RULES_VERSION)
 
 
 def plan_of(job: Row) -> Plan:
@@ -171,6 +200,16 @@ def plan_of(job: Row) -> Plan:
         data_start=job["data_start"],
         header_lines=job["header_lines"],
     )
+
+
+def _maps_alike(job: Row, options: Options) -> bool:
+    try:
+        wanted = Plan.from_header(
+            _header(job), delimiter=job["delimiter"], overrides=list(options.mapping)
+        )
+    except PlanError:
+        return False
+    return wanted.mapping == [tuple(pair) for pair in job["mapping"]]
 
 
 def _header(job: Row) -> bytes:
@@ -241,35 +280,45 @@ def end(
     status: Status,
     *,
     error: str | None = None,
-    elapsed_s: float = 0,
+    elapsed_ms: int = 0,
     maintenance_s: float = 0,
 ) -> None:
-    """Raises ClaimLost."""
-    fenced(
-        conn,
-        "end_import",
-        import_id=claim.import_id,
-        epoch=claim.epoch,
-        status=status,
-        error=error,
-        elapsed_ms=round(elapsed_s * 1000),
-        maintenance_ms=round(maintenance_s * 1000),
-    )
+    """Writes the state in which a run leaves its job; called by `ending` alone.
 
-
-def abandon(conn: Connection, import_id: int, status: Status) -> None:
-    """Sets the status of a job without a runner. For CANCELLED, parked rows are deleted; rows that it
-    wrote stay.
+    elapsed_ms: of all runs, without maintenance. Raises ClaimLost.
     """
     with conn.transaction():
-        conn.execute(statement("abandon_import"), {"import_id": import_id, "status": status})
-        if status == "CANCELLED":
-            drop_parked(conn, import_id)
+        fenced(
+            conn,
+            "end_import",
+            import_id=claim.import_id,
+            epoch=claim.epoch,
+            status=status,
+            error=error,
+            elapsed_ms=elapsed_ms,
+            maintenance_ms=round(maintenance_s * 1000),
+        )
 
 
-def drop_parked(conn: Connection, import_id: int) -> None:
-    """Deletes the parked rows of an import that will not reach the end of its file."""
-    conn.execute(statement("drop_parked"), {"import_id": import_id})
+def leftovers(conn: Connection) -> list[int]:
+    """Imports that have ended and left parked or pending rows."""
+    return [row["id"] for row in query.rows(conn, "leftovers")]
+
+
+def close_leftovers(conn: Connection) -> list[int]:
+    """Gives these rows up; the numbers of their imports."""
+    return [row["id"] for row in query.rows(conn, "close_leftovers")]
+
+
+def deferred_import(conn: Connection) -> tuple[int | None, int | None]:
+    """The import whose rows have no keys if the table has none; and the newest import."""
+    loaded, newest = query.only(conn, "deferred_import")
+    return loaded, newest
+
+
+def explain(conn: Connection, import_id: int, reason: str) -> bool:
+    """Stores why an interrupted import does not go on; False if that is known already."""
+    return bool(query.first(conn, "explain_import", import_id=import_id, error=reason))
 
 
 def fenced(conn: Connection, name: str, /, **parameters: Any) -> Any:

@@ -19,6 +19,7 @@ from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.stop import Stop
 
 LOOK_S = 1.0  # a notification may be lost with the server; the row is not
+REOPEN_S = 0.5  # until a session that was lost is opened again
 JOIN_S = 2.0  # for the answer to the last query
 
 
@@ -28,14 +29,17 @@ def listening(sessions: Sessions, conn: Connection, import_id: int, stop: Stop) 
     is_over = threading.Event()
 
     def listen() -> None:
-        # If this session is lost, so are those of the import, which reports it.
-        with contextlib.suppress(psycopg.Error, CustomerPanelError), sessions.listener() as own:
-            own.execute(b"LISTEN customer_panel_requests")
-            while not is_over.is_set():
-                for row in query.rows(own, "requested", import_id=import_id):
-                    stop.ask(row["requested"])
-                for _ in own.notifies(timeout=LOOK_S, stop_after=1):
-                    pass
+        while not is_over.is_set():
+            # The import goes on while this session is lost; its own ones report what they lose.
+            with contextlib.suppress(psycopg.Error, CustomerPanelError), sessions.listener() as own:
+                own.execute(b"LISTEN customer_panel_requests")
+                while not is_over.is_set():
+                    # Read after LISTEN: also what was asked for while nobody listened.
+                    for row in query.rows(own, "requested", import_id=import_id):
+                        stop.ask(row["requested"])
+                    for _ in own.notifies(timeout=LOOK_S, stop_after=1):
+                        pass
+            is_over.wait(REOPEN_S)
 
     thread = threading.Thread(target=listen, name="cp-requests", daemon=True)
     thread.start()

@@ -6,24 +6,21 @@ import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import psycopg
 
 from customer_panel.db.connect import Connection, connect
+from customer_panel.errors import CustomerPanelError
 from customer_panel.imports.stop import Stop
+from customer_panel.sql import statement
 
 # This package reports lost connections itself. The driver's warnings go to the log of the
 # application; without one they must not go to the terminal.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 # If the server crashes, rows and checkpoint of a commit are lost together, so a commit need not wait
 # for the disk.
-LANE = (
-    b"SET synchronous_commit = off; SET customer_panel.import = 'on'; SET statement_timeout = 0;"
-    b"SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;"
-    b"SET maintenance_work_mem = '256MB'"
-)
-JOB = b"SET statement_timeout = 0; SET lock_timeout = 0; SET customer_panel.import = 'on'"
+LANE = {"synchronous_commit": "off", "maintenance_work_mem": "256MB"}
 # The backend of a killed client must end while it works, or it keeps its locks.
 NOTICE = (
     b"SET client_connection_check_interval = 500;"
@@ -45,22 +42,24 @@ class Sessions:
         """The session that holds the runner lock and writes the job's states, each committed at once
         and durably.
         """
-        return self._open("import", JOB)
+        return self._open("import")
 
     def lane(self) -> Connection:
         conn = self._open("import lane", LANE)
         conn.autocommit = False
-        with self._lock:
-            self._working.add(conn)
         return conn
 
     def listener(self) -> Connection:
-        return self._open("import requests", JOB)
+        return self._open("import requests")
+
+    def clock(self) -> Connection:
+        return self._open("import clock")
 
     @contextlib.contextmanager
     def cancelling(self, stop: Stop) -> Iterator[None]:
         """Inside `with`, a stop waits for a statement no longer than a batch takes: a longer one (an
-        index, a merge, a VACUUM) is cancelled, and done again on resume.
+        index, a merge, a VACUUM, or one that waits for somebody's lock) is cancelled, and done again
+        on resume.
         """
         is_over = threading.Event()
 
@@ -78,18 +77,37 @@ class Sessions:
                 is_over.set()
 
     def cancel(self) -> None:
-        """Cancels the running statements of lanes and index builds; their transactions roll back."""
+        """Cancels statements that have run for longer than GRACE_S; their transactions roll back."""
         with self._lock:
             working = [conn for conn in self._working if not conn.closed]
-        for conn in working:
-            with contextlib.suppress(psycopg.Error):
-                conn.cancel_safe(timeout=1)
+        processes = [conn.info.backend_pid for conn in working]
+        # Without a connection more, the next attempt may have one.
+        with (
+            contextlib.suppress(psycopg.Error, CustomerPanelError),
+            connect(self.dsn, part="import cancel", autocommit=True) as conn,
+        ):
+            conn.execute(statement("cancel_long"), {"processes": processes, "seconds": GRACE_S})
 
-    def _open(self, part: str, setup: bytes) -> Connection:
-        conn = connect(self.dsn, part=part, autocommit=True)
-        conn.execute(setup)
-        # Some platforms cannot check a connection, and refuse the setting. There a backend notices
-        # a lost client when it writes to it.
-        with contextlib.suppress(psycopg.errors.InvalidParameterValue):
-            conn.execute(NOTICE)
+    def _note(self, conn: Connection) -> None:
+        with self._lock:
+            self._working.add(conn)
+
+    def _open(self, part: str, settings: Mapping[str, str] | None = None) -> Connection:
+        conn = connect(
+            self.dsn,
+            part=part,
+            autocommit=True,
+            settings=settings,
+            writes=True,
+            on_open=self._note,
+        )
+        try:
+            conn.execute(statement("lower_deadlock_timeout"))
+            # Some platforms cannot check a connection, and refuse the setting. There a backend
+            # notices a lost client when it writes to it.
+            with contextlib.suppress(psycopg.errors.InvalidParameterValue):
+                conn.execute(NOTICE)
+        except BaseException:
+            conn.close()
+            raise
         return conn

@@ -69,8 +69,15 @@ async def cancel_waiting(conn: AsyncConnection, import_id: int) -> bool:
 
     Its missing indexes are built by that worker, or by another import that runs now.
     """
-    name = "cancel_waiting_import" if await is_running(conn) else "ask_waiting_import"
-    return bool(await first_async(conn, name, import_id=import_id))
+    if await is_running(conn):
+        return await cancel_beside(conn, import_id)
+    return bool(await first_async(conn, "ask_waiting_import", import_id=import_id))
+
+
+async def cancel_beside(conn: AsyncConnection, import_id: int) -> bool:
+    """Cancels an import that has no runner while another one runs; False if it does not wait."""
+    parameters = {"import_id": import_id, "status": "CANCELLED", "error": None}
+    return bool(await first_async(conn, "cancel_waiting_import", **parameters))
 
 
 def window(number: int, limit: int) -> dict[str, int]:

@@ -21,9 +21,6 @@ from customer_panel.states import Status
 DYING_S = 5.0  # a runner that lost its connection holds the lock again within two
 # Per cent, at most, of a job that is not completed: there is work after the last byte.
 NOT_DONE = 99.9
-# The final time of a job is written some milliseconds before it is visible. The time shown until then
-# is less by this much, so it does not go back.
-COMMIT_MS = 50
 MOST_ENDED = 100  # ended imports in one reading
 NEVER = (1 << 63) - 1  # no import ends after this one
 
@@ -122,15 +119,9 @@ class Watch:
 def snapshot_of(row: Row, is_running: bool) -> ImportSnapshot:
     """The figures of a row with the columns of the fragment `import_figures`."""
     status: Status = row["status"]
-    ran_ms = late_ms = 0
-    if is_running:
-        ran_ms = row["running_ms"]
-        late_ms = 0 if row["phase"] == "maintenance" else COMMIT_MS
-    elif status == "RUNNING":
-        # Killed: its time ended with its last commit.
-        status = "INTERRUPTED"
-        ran_ms = row["committed_ms"]
-    elapsed = (row["elapsed_ms"] + max(ran_ms, 0)) / 1000
+    if status == "RUNNING" and not is_running:
+        status = "INTERRUPTED"  # killed
+    elapsed = row["elapsed_ms"] / 1000
     counts = Counts(**{name: row[name] for name in COUNTERS})
     return ImportSnapshot(
         job_id=row["id"],
@@ -142,7 +133,7 @@ def snapshot_of(row: Row, is_running: bool) -> ImportSnapshot:
         bytes_read=row["bytes_read"] or 0,
         bytes_total=row["file_size"],
         rate_rows_per_sec=round(counts.processed / elapsed, 1) if elapsed else 0.0,
-        elapsed_sec=(row["elapsed_ms"] + max(ran_ms - late_ms, 0)) / 1000,
+        elapsed_sec=elapsed,
         maintenance_sec=row["maintenance_ms"] / 1000,
         eta_sec=eta_sec(row, status, elapsed),
         started_at=row["started_at"],
@@ -169,9 +160,10 @@ def eta_sec(row: Row, status: Status, elapsed: float) -> float | None:
 
 def error_text(row: Row, status: Status, counts: Counts) -> str | None:
     """The error to show; not None for an import that failed or was cancelled."""
-    if row["error"] is not None:
-        return str(row["error"])
     if status == "CANCELLED":
         written = counts.inserted + counts.updated
-        return f"The import was cancelled; the {written} rows it wrote stay"
+        reason = "" if row["error"] is None else f": {row['error']}"
+        return f"The import was cancelled{reason}; the {written} rows it wrote stay"
+    if row["error"] is not None:
+        return str(row["error"])
     return "The import failed" if status == "FAILED" else None

@@ -15,8 +15,10 @@ from customer_panel.db.connect import Connection, connect
 from customer_panel.db.migrate import migrate
 from customer_panel.errors import CustomerPanelError
 from customer_panel.imports.engine.request import ImportRequest
+from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Tuning
 from customer_panel.imports.sources import FileSource
+from customer_panel.sql import statement
 
 Created = Callable[[Connection, int], None]
 
@@ -26,15 +28,45 @@ class Submission(msgspec.Struct, kw_only=True):
 
     path: str
     resumes: int | None
+    is_strict: bool
+    is_forced: bool
     tuning: Tuning
     progress_every_ms: int | None
     on_created: Created
     future: Future[int]
 
-    def request(self, source: FileSource) -> ImportRequest:
+    def request(self, source: FileSource, opens: Callable[[str], FileSource]) -> ImportRequest:
         return ImportRequest(
-            source=source, tuning=self.tuning, leaves_others=True, resumes=self.resumes
+            source=source,
+            tuning=self.tuning,
+            is_strict=self.is_strict,
+            is_forced=self.is_forced,
+            resumes=self.resumes,
+            finishes_others=False,
+            opens=opens,
         )
+
+    def begun(self, dsn: str, import_id: int) -> None:
+        """Gives the caller the number of the import."""
+        if self.progress_every_ms is not None:
+            # May fail: if this connection is lost, so are those of the import, which reports it.
+            with (
+                contextlib.suppress(psycopg.Error, CustomerPanelError),
+                Sessions(dsn).job() as conn,
+            ):
+                conn.execute(
+                    statement("set_progress_every"),
+                    {"import_id": import_id, "progress_every_ms": self.progress_every_ms},
+                )
+        if not self.future.done():
+            self.future.set_result(import_id)
+
+    def failed(self, error: Exception) -> bool:
+        """Raises `error` in the caller, unless it has its answer; False if it has."""
+        if self.future.done():
+            return False
+        self.future.set_exception(error)
+        return True
 
     def is_wanted(self) -> bool:
         """Whether the caller still waits. If not, no import is started: it was promised none."""
@@ -89,7 +121,7 @@ class Session:
         """Raises DatabaseError."""
         self.migrate()
         if self.conn is None:
-            self.conn = connect(self.dsn, part="import worker", autocommit=True)
+            self.conn = connect(self.dsn, part="import worker", autocommit=True, writes=True)
             self.conn.execute(b"LISTEN customer_panel_requests")
         return self.conn
 

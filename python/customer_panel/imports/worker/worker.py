@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 import msgspec
-import psycopg
 
 from customer_panel.db import query
 from customer_panel.db.connect import is_loss
@@ -24,20 +23,22 @@ from customer_panel.errors import (
     ClaimLost,
     CustomerPanelError,
     SourceError,
+    SourceNotFound,
     Stopped,
 )
-from customer_panel.imports.engine.cancel import cancel_idle, mark_dead
+from customer_panel.imports.engine.ending import cancel_idle, settle_dead
 from customer_panel.imports.engine.request import Hooks, ImportRequest
 from customer_panel.imports.engine.supervisor import run_import
-from customer_panel.imports.job.sessions import Sessions
+from customer_panel.imports.job import choice, ledger
 from customer_panel.imports.model import RUNNER_LOCK, Progress, Tuning
 from customer_panel.imports.roots import open_beneath
+from customer_panel.imports.sources import FileSource
 from customer_panel.imports.stop import Stop
 from customer_panel.imports.worker.backoff import Backoff
 from customer_panel.imports.worker.inbox import Created, Session, Submission, Waker
+from customer_panel.imports.worker.upkeep import KEYS, Keys, Unreadable
 from customer_panel.redaction import log_text
 from customer_panel.settings import Settings
-from customer_panel.sql import statement
 
 LOOK_S = 1.0  # so an interrupted import is resumed within two seconds
 FIRST_AWAY_S = 0.1  # a database that restarts is usually back within a second
@@ -51,9 +52,10 @@ class Worker:
     """One thread, from `start` to `join`. All other methods may be called from any thread.
 
     While it is idle it looks for interrupted imports and resumes them: at its start, every second,
-    and when it is notified. It does not resume paused imports, imports of files that it may not
-    open, and imports that are not the newest of their feed. No error of an import ends the thread:
-    the import becomes INTERRUPTED, and is tried again after a delay.
+    and when it is notified. It does not resume paused imports; nor those whose file it cannot open,
+    and those that a newer import of their feed has overtaken: these get the reason as their error. No
+    error of an import ends the thread: the import becomes INTERRUPTED, and is tried again after a
+    delay.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Worker:
         """`on_progress` gets the progress of every import; `revive` restarts an embedded server."""
         self.dsn = dsn
         self.roots = settings.roots()
-        self.tuning = Tuning(batch_rows=settings.batch_rows, memory_bytes=settings.memory)
+        self.tuning = Tuning.of(settings)
         self.running: int | None = None  # the import that runs, once it is claimed
         self.progress: Progress | None = None  # the latest
         self._on_progress = on_progress
@@ -79,7 +81,8 @@ class Worker:
         self._is_shutting_down = False
         self._session = Session(dsn, has_schema=has_schema)
         self._backoff = Backoff()
-        self._unopened: set[int] = set()  # imports whose file cannot be opened; each is logged once
+        self._keys = Keys(self._session, self._backoff)
+        self._unreadable = Unreadable()
         self._is_away, self._away_s = False, 0.0
         self._waker = Waker()
         self._thread = threading.Thread(target=self._work, name="cp-worker", daemon=True)
@@ -102,21 +105,25 @@ class Worker:
         path: str,
         *,
         resumes: int | None = None,
+        is_strict: bool = False,
+        is_forced: bool = False,
         batch_rows: int | None = None,
         progress_every_ms: int | None = None,
         on_created: Created = lambda _, __: None,
     ) -> Future[int]:
         """Imports `path`, or resumes its import `resumes`; the future gets the number of the import
-        when it is claimed.
+        when its rows are about to be read.
 
         `on_created` may write in the transaction that creates a new import. Raises AlreadyRunning
-        while an import runs or waits to. Errors before the claim, most often SourceError, are
-        raised by the future; later ones are in the import's state.
+        while an import runs or waits to. Errors before that, most often SourceError, are raised
+        by the future; later ones are in the import's state.
         """
         rows = max(batch_rows or 0, self.tuning.batch_rows)
         submission = Submission(
             path=path,
             resumes=resumes,
+            is_strict=is_strict,
+            is_forced=is_forced,
             tuning=msgspec.structs.replace(self.tuning, batch_rows=rows),
             progress_every_ms=progress_every_ms,
             on_created=on_created,
@@ -195,86 +202,75 @@ class Worker:
     def _look(self) -> float:
         """Takes up the first waiting import that it can; returns the seconds until the next look."""
         waiting = query.rows(self._session.open(), "waiting_imports", key=RUNNER_LOCK)
-        numbers = {job["id"] for job in waiting}
-        self._backoff.retain(numbers)
-        self._unopened &= numbers
+        self._backoff.retain({job["id"] for job in waiting} | {KEYS})
+        self._unreadable.retain({job["file_path"] for job in waiting})
         for job in waiting:
             if self._backoff.is_due(job["id"]) and self._resume_or_cancel(job):
                 return 0.0
+        self._keys.build_missing()
         return LOOK_S
 
     def _resume_or_cancel(self, job: Row) -> bool:
         """Resumes or cancels the import; False if it cannot be taken up, True even after an error."""
-        import_id = job["id"]
+        import_id, path, reason = job["id"], job["file_path"], None
         if job["requested"] == "CANCELLED":
             self._attempt(import_id, lambda stop: self._cancel(import_id, stop))
             return True
-        if job["is_newest"] and job["file_path"] is not None:
+        if job["newer_id"] is not None:
+            reason = choice.overtaken(job)
+        elif path is not None:
             try:
-                source = open_beneath(self.roots, job["file_path"])
+                source = open_beneath(self.roots, path)
+            except SourceNotFound as error:
+                reason = f"its file is gone: {error.message}"
             except SourceError as error:
-                if import_id not in self._unopened:
-                    self._unopened.add(import_id)
-                    logger.warning("import %d waits for its file: %s", import_id, error.message)
+                reason = f"its file cannot be opened: {error.message}"
             else:
                 request = ImportRequest(
-                    source=source,
-                    tuning=self.tuning,
-                    leaves_others=True,
-                    resumes=import_id,
-                    heeds_pause=True,
+                    source=source, tuning=self.tuning, resumes=import_id, is_unasked=True
                 )
                 with contextlib.closing(source):
                     self._attempt(import_id, lambda stop: self._run(request, stop))
                 return True
         if job["status"] == "RUNNING":
-            # A stream cannot be read again.
-            mark_dead(self.dsn, import_id, "FAILED" if job["file_path"] is None else "INTERRUPTED")
+            settle_dead(self.dsn)
+        if reason is not None and ledger.explain(self._session.open(), import_id, reason):
+            what = "its file" if job["newer_id"] is None else "a user"
+            logger.warning("import %d waits for %s: %s", import_id, what, reason)
         return False
+
+    def _open_other(self, path: str) -> FileSource:
+        """Opens the file of another import of the feed. Raises SourceError."""
+        self._unreadable.check(path)
+        return open_beneath(self.roots, path)
 
     def _cancel(self, import_id: int, stop: Stop) -> None:
         if cancel_idle(self.dsn, import_id, stop, self._on_claimed):
-            logger.info("import %d was given up", import_id)
+            logger.info("import %d is cancelled", import_id)
 
     # -- what was submitted ------------------------------------------------------------------------
 
     def _serve(self, submission: Submission) -> float:
-        """Runs a submitted import. Errors before its claim go to the caller, through the future."""
-        claimed: list[int] = []
-
-        def on_claimed(import_id: int) -> None:
-            self._on_claimed(import_id)
-            claimed.append(import_id)
-            if submission.progress_every_ms is not None:
-                self._set_progress_every(import_id, submission.progress_every_ms)
-            submission.future.set_result(import_id)
-
+        """Runs a submitted import. Errors before it has begun go to the caller, through the future."""
         try:
             with contextlib.closing(open_beneath(self.roots, submission.path)) as source:
                 self._session.migrate()
-                request = submission.request(source)
-                self._run(request, self._new_stop(), on_claimed, submission.on_created)
+                request = submission.request(source, self._open_other)
+                self._run(
+                    request,
+                    self._new_stop(),
+                    lambda import_id: submission.begun(self.dsn, import_id),
+                    submission.on_created,
+                )
         except Exception as error:
-            if not claimed:
-                submission.future.set_exception(error)
-                if is_loss(error):
-                    raise
-            else:
-                self._failed(claimed[0], error)
+            claimed = self.running
+            if not submission.failed(error) and claimed is not None:
+                self._failed(claimed, error)
+            elif is_loss(error):
+                raise
         finally:
             self._not_running()
         return 0.0
-
-    def _set_progress_every(self, import_id: int, progress_every_ms: int) -> None:
-        # May fail: if this connection is lost, so are those of the import, which reports it.
-        with (
-            contextlib.suppress(psycopg.Error, CustomerPanelError),
-            Sessions(self.dsn).job() as conn,
-        ):
-            conn.execute(
-                statement("set_progress_every"),
-                {"import_id": import_id, "progress_every_ms": progress_every_ms},
-            )
 
     # -- a run -------------------------------------------------------------------------------------
 
@@ -282,7 +278,7 @@ class Worker:
         self,
         request: ImportRequest,
         stop: Stop,
-        on_claimed: Callable[[int], None] | None = None,
+        on_begun: Callable[[int], None] = lambda _: None,
         on_created: Created = lambda _, __: None,
     ) -> None:
         # Nothing reads this session while an import runs: its notifications would pile up.
@@ -290,12 +286,14 @@ class Worker:
         hooks = Hooks(
             on_progress=self._report,
             on_note=logger.info,
-            on_claimed=on_claimed or self._on_claimed,
+            on_claimed=self._on_claimed,
+            on_begun=on_begun,
             on_created=on_created,
         )
-        result = run_import(
-            request, self.dsn, hooks, stop=stop, revive=self._revive, patience_s=None
-        )
+        with self._unreadable.noticing(request.source.name):
+            result = run_import(
+                request, self.dsn, hooks, stop=stop, revive=self._revive, patience_s=None
+            )
         logger.info(
             "import %s is completed: %d rows, %d of them new",
             *(result.job_id, result.rows_processed, result.rows_inserted),
@@ -331,6 +329,7 @@ class Worker:
         logger.info("import %d is running", import_id)
 
     def _not_running(self) -> None:
+        self._keys.may_be_missing()
         with self._lock:
             self.running = None
 
@@ -346,4 +345,4 @@ class Worker:
         self._backoff.failed(import_id, attempted_s)
         logger.error("import %d failed: %s", import_id, log_text(error))
         # The run has written this state itself, unless that failed too.
-        mark_dead(self.dsn, import_id, "INTERRUPTED")
+        settle_dead(self.dsn)

@@ -37,10 +37,12 @@ SELECT (SELECT coalesce(sum(delta), 0)::bigint FROM customer_totals),
   FROM (SELECT) AS t LEFT JOIN page AS p ON true ORDER BY p.id DESC;
 
 -- list_by_customer_id --
--- The customer of an identity (two are possible while a first load has no key yet), with the columns of list_customers.
+-- The customer of an identity, with the columns of list_customers. Two are possible: while a first load has no key yet, and
+-- where one was given an e-mail as its customerId, in other letters than those that e-mails are stored in.
 WITH found AS MATERIALIZED (
     SELECT id FROM customers
-     WHERE customer_id = %(customer_id)s AND (%(email)s::text IS NULL OR email = %(email)s) AND deleted_at IS NULL
+     WHERE customer_id IN (%(customer_id)s, %(email_identity)s)
+       AND (%(email)s::text IS NULL OR email = %(email)s) AND deleted_at IS NULL
 ), <page_of_found>;
 
 -- list_by_email --

@@ -1,8 +1,11 @@
 -- One batch of one lane, in one transaction.
 
 -- draw_ids --
--- The lowest and the highest of n new ids. They are one range unless another session drew ids at the same time.
-SELECT min(id), max(id) FROM (SELECT nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s)) AS drawn;
+-- Draws n new ids: in runs, the first of each and how many. There is more than one run if another session draws meanwhile.
+SELECT min(id) AS first, count(*) AS count
+  FROM (SELECT id, id - row_number() OVER () AS run
+          FROM (SELECT nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s)) AS drawn) AS numbered
+ GROUP BY run ORDER BY 1;
 
 -- copy_customers --
 -- New customers, in key order.
@@ -11,8 +14,20 @@ FROM STDIN (FORMAT binary);
 
 -- copy_parked --
 -- Parked rows: they are merged after the end of the file.
-COPY import_parked (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
+COPY import_parked (import_id, source_line, source_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
+
+-- create_parked_again --
+-- The rows of one batch of the second reading.
+CREATE TEMPORARY TABLE IF NOT EXISTS parked_again (LIKE import_parked) ON COMMIT DELETE ROWS;
+
+-- copy_parked_again --
+-- Rows that the second reading parks, in the format of import_parked.
+COPY parked_again (import_id, source_line, source_hash, customer_id, [[{c}|, ]], is_first) FROM STDIN (FORMAT binary);
+
+-- park_again --
+-- Parks them. Those that an earlier run of the import has parked are the same rows.
+INSERT INTO import_parked SELECT * FROM parked_again ON CONFLICT DO NOTHING;
 
 -- copy_rejects --
 -- Rejects and warnings.

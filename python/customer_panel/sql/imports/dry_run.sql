@@ -5,18 +5,13 @@
 SELECT id FROM sources WHERE name = %(name)s;
 
 -- create_dry_run --
--- The rows of one batch that an import would park; and, of all batches, those that decide the outcome of a first row.
-CREATE TEMPORARY TABLE dry_run_batch (LIKE import_parked) ON COMMIT DELETE ROWS;
+-- The rows that an import would park.
 CREATE TEMPORARY TABLE dry_run_parked (LIKE import_parked);
 
 -- copy_dry_run --
 -- The rows of a batch to park, in the format of import_parked.
-COPY dry_run_batch (import_id, source_line, source_hash, first_hash, customer_id, [[{c}|, ]], is_first)
+COPY dry_run_parked (import_id, source_line, source_hash, customer_id, [[{c}|, ]], is_first)
 FROM STDIN (FORMAT binary);
-
--- keep_dry_run --
--- Keeps parked rows, but not later rows of an identity whose first row was not parked: they count as duplicates anyway.
-INSERT INTO dry_run_parked SELECT * FROM dry_run_batch WHERE first_hash IS NULL;
 
 -- stage_dry_run --
 -- Puts one row for each parked identity into the stage.
@@ -26,7 +21,7 @@ WITH taken AS (SELECT * FROM dry_run_parked), <folded_into_stage>;
 -- What a merge of the stage would do. A customer made by hand is adopted first: all its values then count as edited.
 WITH classified AS (
     SELECT c.customer_id IS NULL AS is_missing,
-           c.deleted_at IS NOT NULL AS is_deleted,
+           c.deleted_at IS NOT NULL AND <is_other> AS is_deleted,
            c.deleted_at IS NULL AND <concerns> AND ([[<keeps>| OR ]]) AS is_kept,
            c.deleted_at IS NULL AND <concerns> AND ([[<differs>| OR ]]) AS is_changed
       FROM stage AS s

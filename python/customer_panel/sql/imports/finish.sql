@@ -1,36 +1,34 @@
 -- The end of an import: parked rows, totals.
 
--- has_parked --
--- Whether the import has parked rows.
-SELECT EXISTS (SELECT FROM import_parked WHERE import_id = %(import_id)s);
-
 -- parked_bound --
--- The last identity of the next portion of parked rows. No row back: it is the last portion.
-SELECT customer_id FROM import_parked WHERE import_id = %(import_id)s ORDER BY customer_id OFFSET %(count)s LIMIT 1;
+-- The last identity of the next portion of parked rows, which begins behind the last portion: the rows of that one are deleted,
+-- but still in the index while an old snapshot needs them. NULL: there is none.
+SELECT max(customer_id) FROM (SELECT customer_id FROM import_parked WHERE import_id = %(import_id)s AND customer_id > %(after)s
+                               ORDER BY customer_id LIMIT %(count)s) AS portion;
 
 -- stage_parked --
--- Deletes a portion of parked rows and puts one row for each identity into the stage.
+-- Puts one row for each identity of a portion of parked rows into the stage.
 WITH taken AS (
-    DELETE FROM import_parked
-     WHERE import_id = %(import_id)s AND (%(bound)s::text IS NULL OR customer_id <= %(bound)s)
-    RETURNING *
+    SELECT * FROM import_parked WHERE import_id = %(import_id)s AND customer_id > %(after)s AND customer_id <= %(bound)s
 ), <folded_into_stage>;
+
+-- delete_parked --
+-- Deletes that portion.
+DELETE FROM import_parked WHERE import_id = %(import_id)s AND customer_id > %(after)s AND customer_id <= %(bound)s;
 
 -- folded_into_stage --
 -- Fragment, which goes on after `taken` and holds the INSERT: folds these rows into one for each identity. It has the last
--- non-blank value of each field in line order, and the hash of all rows, chained from the last line to the first. The hash of the first row is a column of its own, because that row may not have been parked.
+-- non-blank value of each field in line order, and the hash of the last row, which is the chain of all. The last value is the
+-- greatest text that begins with the line: so an identity takes the memory of one row, however many it has.
 folded AS (
-    SELECT customer_id, max(source_line) AS source_line, bool_or(is_first) AS is_first,
-           count(*) FILTER (WHERE NOT is_first) AS later,
-           coalesce(max(source_hash) FILTER (WHERE is_first), max(first_hash)) AS first_hash,
-           hash_chain(source_hash ORDER BY source_line DESC) FILTER (WHERE NOT is_first) AS chain,
-           [[(array_agg({c} ORDER BY source_line DESC) FILTER (WHERE {c} IS NOT NULL))[1] AS {c}|,
+    SELECT customer_id, max(source_line) AS source_line, bool_or(is_first) AS is_first, bool_or(NOT is_first) AS many_rows,
+           substr(max(line || source_hash::text), 20)::bigint AS source_hash,
+           [[substr(max(line || {c}::text), 20)::{type} AS {c}|,
            ]]
-      FROM taken GROUP BY customer_id
+      FROM (SELECT *, lpad(source_line::text, 19, '0') COLLATE "C" AS line FROM taken) AS t GROUP BY customer_id
 )
 INSERT INTO stage (source_line, source_hash, clears, is_first, many_rows, customer_id, [[{c}|, ]])
-SELECT source_line, CASE WHEN later = 0 THEN first_hash ELSE hashint8extended(first_hash, chain) END,
-       CASE WHEN is_first THEN %(clears)s ELSE 0 END, is_first, later > 0, customer_id, [[{c}|, ]]
+SELECT source_line, source_hash, CASE WHEN is_first THEN %(clears)s ELSE 0 END, is_first, many_rows, customer_id, [[{c}|, ]]
   FROM folded;
 
 -- settle_pending --

@@ -20,7 +20,7 @@ SELECT array_agg(customer_id), array_agg(source_hash),
   FROM customers WHERE ctid >= %(from)s::tid AND ctid < %(to)s::tid;
 
 -- parked_firsts --
--- Identities whose first row this import has parked.
+-- Identities of which an earlier run of this import has parked rows.
 SELECT array_agg(customer_id), array_agg(8) FROM import_parked WHERE import_id = %(import_id)s AND is_first;
 
 -- export_snapshot --

@@ -8,6 +8,20 @@ SELECT NOT EXISTS (SELECT FROM customers);
 -- No other session reads customers while the indexes are dropped: before a first load there are none to read.
 LOCK TABLE customers IN ACCESS EXCLUSIVE MODE;
 
+-- keys_are_used --
+-- Whether something of the user's needs an index, or would be lost with it, that DROP does not know of: a publication (without
+-- a key, who publishes updates cannot update), the replica identity, CLUSTER, a comment, another tablespace or definition.
+SELECT EXISTS (SELECT FROM pg_publication WHERE puballtables)
+    OR EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = 'customers'::regclass)
+    OR EXISTS (SELECT FROM pg_publication_namespace JOIN pg_class ON relnamespace = pnnspid WHERE pg_class.oid = 'customers'::regclass)
+    OR EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+                WHERE i.indexrelid IN (to_regclass('customers_pkey'), to_regclass('customers_email_idx'))
+                  AND (i.indisreplident OR i.indisclustered OR NOT i.indimmediate OR i.indnkeyatts <> i.indnatts
+                       OR i.indpred IS NOT NULL OR c.reltablespace <> 0 OR c.reloptions IS NOT NULL
+                       OR obj_description(c.oid, 'pg_class') IS NOT NULL))
+    OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'customers'::regclass AND contype = 'p'
+                  AND obj_description(oid, 'pg_constraint') IS NOT NULL);
+
 -- drop_keys --
 -- Drops both indexes; a first load builds them when its rows are in.
 ALTER TABLE customers DROP CONSTRAINT IF EXISTS customers_pkey;

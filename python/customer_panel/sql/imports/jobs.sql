@@ -36,15 +36,7 @@ RETURNING pg_notify('customer_panel_requests', import_id::text);
 -- cancel_waiting_import --
 -- Cancels an import that has no runner, while another import runs: that one builds missing indexes. No row back: the import
 -- does not wait.
-WITH cancelled AS (
-    UPDATE imports
-       SET status = 'CANCELLED', epoch = epoch + 1, updated_at = clock_timestamp(), completed_at = clock_timestamp(),
-           end_number = <next_end>
-     WHERE id = %(import_id)s AND <is_waiting>
-    RETURNING id, status
-), done_requests AS (
-    DELETE FROM import_requests USING cancelled WHERE import_id = id
-), dropped AS (
-    DELETE FROM import_parked USING cancelled WHERE import_id = id
-)
-SELECT pg_notify('customer_panel', json_build_object('jobId', id::text, 'status', status)::text) FROM cancelled;
+WITH ended AS (
+    UPDATE imports SET <ending>, epoch = epoch + 1 WHERE id = %(import_id)s AND <is_waiting> RETURNING id, status
+), <closed>
+SELECT <told> FROM ended;

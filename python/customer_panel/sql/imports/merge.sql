@@ -1,5 +1,9 @@
 -- The stage: rows to be merged into customers that may exist already.
 
+-- stand_aside --
+-- Tells the trigger of customers that this transaction is an import's. Not the session: behind a pooler others use it next.
+SELECT set_config('customer_panel.import', 'on', true);
+
 -- create_stage --
 -- Rows to be merged. is_first: the outcome of the row is counted; of several rows of an identity only the first one's is.
 CREATE TEMPORARY TABLE IF NOT EXISTS stage (
@@ -28,10 +32,13 @@ COPY stage (source_line, source_hash, clears, customer_id, [[{c}|, ]]) FROM STDI
 -- Fragment: the column was edited by hand and keeps its value, although the row has another.
 (c.edited_fields & {bit} <> 0 AND <brings> AND s.{c} IS DISTINCT FROM c.{c})
 
--- concerns --
--- Fragment: the row differs from the one that the customer was last imported from. For a row of another feed also a value
--- must differ.
+-- is_other --
+-- Fragment: the row differs from the one that the customer was last imported from.
 (c.source_hash IS DISTINCT FROM s.source_hash OR c.many_rows <> s.many_rows)
+
+-- concerns --
+-- Fragment: the row can change the customer. If it is of another feed a value must differ too.
+<is_other>
    AND (c.source_id IS NOT DISTINCT FROM %(source_id)s OR [[<differs>| OR ]])
 
 -- merge_changed --
@@ -72,7 +79,7 @@ SELECT count(*) FILTER (WHERE is_first AND fields <> 0 AND kept = 0) AS updated,
 -- Inserts the rows of the stage that have no customer yet. If a concurrent insert is faster, the caller merges once more.
 WITH classified AS MATERIALIZED (
     SELECT s.*, c.customer_id IS NULL AS is_missing,
-           c.deleted_at IS NOT NULL AS is_deleted,
+           c.deleted_at IS NOT NULL AND <is_other> AS is_deleted,
            c.customer_id IS NOT NULL AND c.deleted_at IS NULL AND c.import_id IS NULL AS is_hand_made
       FROM stage AS s LEFT JOIN customers AS c ON c.customer_id = s.customer_id
 ), inserted AS (

@@ -26,17 +26,14 @@ SELECT <import_figures>, i.id = (SELECT id FROM chosen) AS is_chosen, (SELECT ma
 
 -- import_figures --
 -- Fragment: the columns of an import, with its source and the sums of its lanes. bytes_read is 0 until a lane is past the
--- header. running_ms is 0 before the first claim, and does not grow during maintenance.
+-- header.
 i.id, i.status, i.phase, s.name AS source, i.file_path, i.file_size, i.data_start,
        coalesce(i.scanned_to, CASE WHEN l.done_to > i.data_start THEN l.done_to ELSE 0 END) AS bytes_read,
        i.error, i.started_at, i.completed_at, greatest(i.updated_at, l.committed_at) AS updated_at,
-       i.progress_every_ms, i.end_number, i.elapsed_ms, i.maintenance_ms,
+       i.progress_every_ms, i.end_number, i.maintenance_ms,
+       coalesce((SELECT elapsed_ms FROM import_clocks WHERE import_id = i.id), 0) AS elapsed_ms,
        l.processed, l.inserted, l.updated, l.unchanged, l.protected, l.duplicate, l.skipped, l.pending, l.warnings,
-       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1),
-       CASE WHEN i.epoch = 0 THEN 0
-            ELSE extract(epoch FROM CASE WHEN i.phase = 'maintenance' THEN i.updated_at ELSE clock_timestamp() END
-                                    - i.claimed_at) * 1000 END::bigint AS running_ms,
-       coalesce(extract(epoch FROM l.committed_at - i.claimed_at) * 1000, 0)::bigint AS committed_ms
+       (SELECT last_row_hash FROM import_lanes WHERE import_id = i.id ORDER BY last_line DESC, lane LIMIT 1)
 
 -- lane_sums --
 -- Fragment: the mean position of the lanes of an import, their last commit, and the sums of their counts.

@@ -5,28 +5,60 @@
 
 use crate::batch::row_set::RowSet;
 use crate::customer::FIELDS;
-use crate::identity::classify::Parked;
+use crate::identity::chains::Parked;
 use crate::pgcopy::{HEADER, TRAILER, put_bytes, put_field_count, put_i32, put_i64, put_null};
 use crate::rows::findings::Finding;
+use std::sync::Arc;
 
 const CUSTOMER_COLUMNS: u16 = FIELDS.len() as u16;
 /// Bytes of a rejected record that are kept.
 pub const RAW_BYTES: usize = 64 << 10;
 
+/// The ids of rows in their order: runs of consecutive numbers. Between two runs are the ids that other sessions have
+/// drawn meanwhile.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    /// The place of the first row of each run, and its id.
+    runs: Arc<[(usize, i64)]>,
+}
+
+impl Ids {
+    /// `runs` are first ids and how many follow each other; None unless they are ids for exactly `rows` rows.
+    pub fn new(runs: &[(i64, i64)], rows: usize) -> Option<Ids> {
+        let mut place = 0usize;
+        let mut places = Vec::with_capacity(runs.len());
+        for &(first, count) in runs {
+            let count = usize::try_from(count).ok()?;
+            first.checked_add(i64::try_from(count).ok()?)?;
+            places.push((place, first));
+            place = place.checked_add(count)?;
+        }
+        (place == rows).then(|| Ids {
+            runs: places.into(),
+        })
+    }
+
+    fn of(&self, row: usize) -> i64 {
+        let run = self.runs.partition_point(|&(place, _)| place <= row);
+        self.runs[..run]
+            .last()
+            .map_or(0, |&(place, first)| first + (row - place) as i64)
+    }
+}
+
 /// Which table a stream is for, with what all its rows share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Target {
-    /// `customers (id, import_id, source_id, source_line, source_hash, <columns of the customer>)`; ids count up from
-    /// `first_id`.
+    /// `customers (id, import_id, source_id, source_line, source_hash, <columns of the customer>)`.
     Customers {
-        first_id: i64,
+        ids: Ids,
         import_id: i64,
         source_id: i32,
     },
     /// `stage (source_line, source_hash, clears, <columns of the customer>)`; `clears`: the columns that a blank
     /// erases.
     Stage { clears: i32 },
-    /// `import_parked (import_id, source_line, source_hash, first_hash, <columns of the customer>, is_first)`.
+    /// `import_parked (import_id, source_line, source_hash, <columns of the customer>, is_first)`.
     Parked { import_id: i64 },
 }
 
@@ -36,7 +68,7 @@ pub enum Target {
 pub fn frame(
     rows: &RowSet,
     parked: &[Parked],
-    target: Target,
+    target: &Target,
     next: &mut usize,
     enough: usize,
     out: &mut Vec<u8>,
@@ -47,14 +79,14 @@ pub fn frame(
     while let Some(row) = rows.refs().get(*next) {
         match target {
             Target::Customers {
-                first_id,
+                ids,
                 import_id,
                 source_id,
             } => {
                 put_field_count(out, CUSTOMER_COLUMNS + 5);
-                put_i64(out, first_id + *next as i64);
-                put_i64(out, import_id);
-                put_i32(out, source_id);
+                put_i64(out, ids.of(*next));
+                put_i64(out, *import_id);
+                put_i32(out, *source_id);
                 put_i64(out, row.line as i64);
                 put_i64(out, row.source_hash);
                 out.extend_from_slice(rows.columns(row));
@@ -63,23 +95,17 @@ pub fn frame(
                 put_field_count(out, CUSTOMER_COLUMNS + 3);
                 put_i64(out, row.line as i64);
                 put_i64(out, row.source_hash);
-                put_i32(out, clears);
+                put_i32(out, *clears);
                 out.extend_from_slice(rows.columns(row));
             }
             Target::Parked { import_id } => {
                 let parked = parked[row.order as usize];
-                put_field_count(out, CUSTOMER_COLUMNS + 5);
-                put_i64(out, import_id);
+                put_field_count(out, CUSTOMER_COLUMNS + 4);
+                put_i64(out, *import_id);
                 put_i64(out, row.line as i64);
                 put_i64(out, row.source_hash);
-                match parked {
-                    Parked::Later {
-                        first_hash: Some(hash),
-                    } => put_i64(out, hash),
-                    _ => put_null(out),
-                }
                 out.extend_from_slice(rows.columns(row));
-                put_bytes(out, &[u8::from(matches!(parked, Parked::First))]);
+                put_bytes(out, &[u8::from(parked == Parked::First)]);
             }
         }
         *next += 1;
@@ -153,7 +179,7 @@ mod tests {
         assert!(frame(
             &set,
             &parked,
-            target,
+            &target,
             &mut next,
             usize::MAX,
             &mut out
@@ -163,23 +189,39 @@ mod tests {
     }
 
     const KEY: &[u8] = b"\0\0\0\x01k";
-    const NULL: &[u8] = &[0xff; 4];
 
     #[test]
     fn customers_have_ids_that_count_up() {
-        let target = Target::Customers {
-            first_id: 90,
+        let target = |rows| Target::Customers {
+            ids: Ids::new(&[(90, rows)], rows as usize).unwrap(),
             import_id: 4,
             source_id: 3,
         };
-        let one = framed(target, Parked::First, 1);
+        let one = framed(target(1), Parked::First, 1);
         let fields = [&long(90), &long(4), &int(3), &long(5), &long(-6), KEY];
         assert_eq!(one, stream(17, &fields));
-        let two = framed(target, Parked::First, 2);
+        let two = framed(target(2), Parked::First, 2);
         let second = [&long(91), &long(4), &int(3), &long(6), &long(-6), KEY];
         let tuple = [&[0, 17], &second.concat()[..]].concat();
         assert!(two.starts_with(&one[..one.len() - 2]));
         assert_eq!(two[one.len() - 2..], [&tuple[..], &TRAILER].concat());
+    }
+
+    #[test]
+    fn ids_leave_out_what_others_have_drawn() {
+        let ids = Ids::new(&[(5, 2), (9, 1), (12, 3)], 6).unwrap();
+        let found: Vec<i64> = (0..6).map(|row| ids.of(row)).collect();
+        assert_eq!(found, [5, 6, 9, 12, 13, 14]);
+        assert!(Ids::new(&[], 0).is_some());
+        for (runs, rows) in [
+            (vec![(5, 2)], 3),
+            (vec![(5, 2)], 1),
+            (vec![(5, -1), (7, 3)], 2),
+            (vec![(i64::MAX, 1)], 1),
+            (vec![(0, i64::MAX), (0, i64::MAX)], 2),
+        ] {
+            assert!(Ids::new(&runs, rows).is_none(), "{runs:?} for {rows}");
+        }
     }
 
     #[test]
@@ -191,17 +233,12 @@ mod tests {
     #[test]
     fn parked_rows_say_whether_they_are_the_first() {
         let parked = |parked| framed(Target::Parked { import_id: 4 }, parked, 1);
-        let tuple = |first_hash: &[u8], is_first: u8| {
+        let tuple = |is_first: u8| {
             let is_first = [0, 0, 0, 1, is_first];
-            stream(
-                17,
-                &[&long(4), &long(5), &long(-6), first_hash, KEY, &is_first],
-            )
+            stream(16, &[&long(4), &long(5), &long(-6), KEY, &is_first])
         };
-        assert_eq!(parked(Parked::First), tuple(NULL, 1));
-        let later = |first_hash| parked(Parked::Later { first_hash });
-        assert_eq!(later(None), tuple(NULL, 0));
-        assert_eq!(later(Some(7)), tuple(&long(7), 0));
+        assert_eq!(parked(Parked::First), tuple(1));
+        assert_eq!(parked(Parked::Later), tuple(0));
     }
 
     #[test]
@@ -209,8 +246,8 @@ mod tests {
         let (mut set, mut out, mut next) = (RowSet::default(), Vec::new(), 0);
         (0..2).for_each(|line| set.push(KEY, line, 0));
         let target = Target::Stage { clears: 0 };
-        assert!(!frame(&set, &[], target, &mut next, 1, &mut out));
-        assert!(frame(&set, &[], target, &mut next, 1, &mut out));
+        assert!(!frame(&set, &[], &target, &mut next, 1, &mut out));
+        assert!(frame(&set, &[], &target, &mut next, 1, &mut out));
     }
 
     #[test]

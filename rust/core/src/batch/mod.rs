@@ -4,7 +4,7 @@ pub mod blocks;
 pub mod frame;
 pub mod row_set;
 
-use crate::identity::classify::Parked;
+use crate::identity::chains::Parked;
 use blocks::Block;
 use frame::Target;
 use row_set::{Pool, RowSet};
@@ -34,7 +34,7 @@ pub struct Batch {
     pub new_rows: RowSet,
     /// Rows of known identities with another hash, for the merge.
     pub changed: RowSet,
-    /// Rows for `import_parked`, and why each of them waits.
+    /// Rows for `import_parked`, and which row of its identity each is.
     pub waiting: RowSet,
     pub parked: Vec<Parked>,
     /// Binary COPY tuples of `import_rejects`, without header and trailer.
@@ -101,7 +101,7 @@ impl Batch {
     pub fn frame(
         &self,
         part: Part,
-        target: Target,
+        target: &Target,
         next: &mut usize,
         enough: usize,
         out: &mut Vec<u8>,
@@ -131,12 +131,10 @@ mod tests {
             batch.parked.push(if i % 2 == 0 {
                 Parked::First
             } else {
-                Parked::Later {
-                    first_hash: Some(7),
-                }
+                Parked::Later
             });
         }
-        let target = Target::Parked { import_id: 5 };
+        let target = &Target::Parked { import_id: 5 };
         let mut whole = Vec::new();
         assert!(batch.frame(Part::Waiting, target, &mut 0, usize::MAX, &mut whole));
         for enough in [1, 19, 100, 1000] {

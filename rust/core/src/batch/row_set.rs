@@ -61,7 +61,9 @@ impl RowSet {
         }
         let number = self.segments.len() - 1;
         let segment = &mut self.segments[number];
-        let at = (number * SEGMENT_BYTES + segment.len()) as u32;
+        // A pipeline closes its batches at a gibibyte, so this holds; a wrong row would be worse than a panic.
+        let at = u32::try_from(number * SEGMENT_BYTES + segment.len())
+            .expect("a set of rows has less than 4 GiB");
         segment.extend_from_slice(columns);
         self.bytes += columns.len();
         let order = self.refs.len() as u32;

@@ -46,7 +46,7 @@ mod tests {
         let clearing = HashKeys::new(7, 0b11, true);
         assert_eq!(
             (keys.row_seed, clearing.row_seed),
-            (16_200_615_342_147_496_138, 13_170_016_264_268_218_277)
+            (15_029_915_487_514_535_939, 6_329_075_969_422_827_185)
         );
         assert_eq!(
             hash_identity(b"C-1", 7),

@@ -2,8 +2,10 @@
 //!
 //! Entries are sorted within a shard. A look-up begins where the hash would lie if all hashes were evenly spread, and
 //! walks from there: one or two cache lines while less than 7/8 of the slots are full. Growing copies one shard, so
-//! the map never needs twice its memory. Two identities that share 60 bits are taken for one. The later one is then
-//! parked or merged; each of these ways compares the real `customer_id`.
+//! the map never needs twice its memory. Two identities that share 60 bits are taken for one: rows of the later one are
+//! then parked or merged, and each of these ways compares the real `customer_id`.
+
+use crate::identity::chains::{Chains, Parked};
 
 /// This file has had a row of this identity.
 pub const SEEN: u8 = 1;
@@ -11,7 +13,8 @@ pub const SEEN: u8 = 1;
 pub const MANY: u8 = 2;
 /// A person made, edited or deleted this customer. MANY, HELD and PARKED are written as 2, 4, 8 in identities.sql too.
 pub const HELD: u8 = 4;
-/// The identity's first row of this file is parked.
+/// An earlier run has parked rows of this identity; or two customers of the database share its 60 bits. With MANY: its
+/// rows are parked whatever they are.
 pub const PARKED: u8 = 8;
 
 const FLAGS: u64 = 0xF;
@@ -42,6 +45,7 @@ pub struct Known {
     len: usize,
     bytes: usize,
     budget: usize,
+    chains: Chains,
 }
 
 fn identity_bits(identity: u64) -> u64 {
@@ -123,6 +127,7 @@ impl Known {
             len: 0,
             bytes: 0,
             budget,
+            chains: Chains::default(),
         };
         let affordable = budget / size_of::<Entry>() / SHARDS;
         let homes = homes.min(affordable).max(8);
@@ -142,9 +147,38 @@ impl Known {
         self.len == 0
     }
 
-    /// Bytes taken by the slots.
+    /// Bytes taken by slots and chains.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.chains.bytes()
+    }
+
+    /// The chains of the customers with several rows.
+    pub fn chains(&mut self) -> &mut Chains {
+        &mut self.chains
+    }
+
+    /// Begins the next chain; see [`Chains::begin`].
+    pub fn begin_chain(
+        &mut self,
+        stored: i64,
+        hash: i64,
+        is_unlike: bool,
+    ) -> Result<(), OverBudget> {
+        let budget = self.budget - self.bytes.min(self.budget);
+        match self.chains.begin(stored, hash, is_unlike, budget) {
+            true => Ok(()),
+            false => Err(OverBudget),
+        }
+    }
+
+    /// A row in the second reading; see [`Chains::park`].
+    pub fn park(&mut self, identity: u64, hash: i64) -> Option<(Parked, i64)> {
+        match self.get(identity) {
+            Some((flags, number)) if flags & (SEEN | MANY) == SEEN | MANY => {
+                self.chains.park(number, hash)
+            }
+            _ => None,
+        }
     }
 
     /// Reads the slot where a look-up of `identity` will begin. The processor overlaps a group of such reads.
@@ -209,7 +243,7 @@ impl Known {
         let before = shard.slots.len() * size_of::<Entry>();
         // A fifth more: the map then takes 18 to 22 bytes for each identity at any size.
         let homes = (shard.homes + shard.homes / 5).max(16);
-        if self.bytes + homes * size_of::<Entry>() - before > self.budget {
+        if self.bytes() + homes * size_of::<Entry>() - before > self.budget {
             return Err(OverBudget);
         }
         let next = shard.resized(homes);

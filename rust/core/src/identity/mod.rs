@@ -1,5 +1,6 @@
 //! Who a row is about, and whether that is new.
 
+pub mod chains;
 pub mod classify;
 pub mod hash;
 pub mod known;

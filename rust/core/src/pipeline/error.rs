@@ -10,7 +10,7 @@ pub enum Failure {
     /// The identities of these lanes need more memory than the map may take. Run fewer lanes at a time.
     OverBudget,
     Stopped,
-    /// A thread panicked: a defect of this program.
+    /// A thread panicked: a defect of this program. So ends whoever waits for a thread that is gone without a word.
     Broken,
 }
 

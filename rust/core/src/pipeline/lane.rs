@@ -3,7 +3,8 @@
 use crate::batch::Batch;
 use crate::batch::blocks::{BLOCK_BYTES, Block};
 use crate::batch::row_set::Pool;
-use crate::identity::classify::{Class, Parked};
+use crate::identity::chains::Parked;
+use crate::identity::classify::Class;
 use crate::pipeline::budget::Outlet;
 
 pub struct Lane {
@@ -41,15 +42,25 @@ impl Lane {
                 batch.changed.push(columns, line, hash);
             }
             Class::Unchanged => batch.counts.unchanged += 1,
-            Class::Parked(parked) => {
-                match parked {
-                    Parked::First => batch.counts.pending += 1,
-                    Parked::Later { .. } => batch.counts.duplicate += 1,
-                }
-                batch.waiting.push(columns, line, hash);
-                batch.parked.push(parked);
+            Class::Parked(parked, hash) => {
+                self.count_waiting(parked);
+                self.park(parked, columns, line, hash);
             }
+            Class::Waits(parked) => self.count_waiting(parked),
         }
+    }
+
+    fn count_waiting(&mut self, parked: Parked) {
+        match parked {
+            Parked::First => self.batch.counts.pending += 1,
+            Parked::Later => self.batch.counts.duplicate += 1,
+        }
+    }
+
+    /// Adds a row for `import_parked`, without counting it.
+    pub fn park(&mut self, parked: Parked, columns: &[u8], line: u64, hash: i64) {
+        self.batch.waiting.push(columns, line, hash);
+        self.batch.parked.push(parked);
     }
 
     /// Ends the batch at `to` and begins the next one there.

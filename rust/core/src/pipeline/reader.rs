@@ -7,7 +7,8 @@ use crate::batch::frame::RAW_BYTES;
 use crate::csv::cutter::{Cut, Cutter};
 use crate::csv::scanner::Limits;
 use crate::identity::hash::HashKeys;
-use crate::pipeline::source::{Source, read_full};
+use crate::pipeline::error::Failure;
+use crate::pipeline::source::Input;
 use crate::plan::Plan;
 use crate::rows::parse::{Parsed, parse_within};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -30,18 +31,24 @@ pub enum Piece {
     Bytes(Vec<u8>),
     Records {
         chunk: Receiver<Chunk>,
-        is_last: bool,
+        /// These records end where they do only because the source ended: a longer one might go on differently from
+        /// here.
+        is_tail: bool,
     },
     /// A record over the limit begins here. Its bytes follow as `Bytes`.
     OversizeBegins,
     /// The record over the limit ends here.
     Oversize {
         span: u64,
-        lines: u32,
+        lines: u64,
         raw: Vec<u8>,
-        is_terminated: bool,
+        is_tail: bool,
     },
-    Failed(io::Error),
+    /// The source ended here. Nothing else is an end.
+    End {
+        offset: u64,
+    },
+    Failed(Failure),
 }
 
 struct Job {
@@ -51,10 +58,9 @@ struct Job {
 
 /// What the reader needs to know of a file.
 pub struct Reading {
-    pub source: Source,
-    /// Bytes that were read from the source already, to see its header.
-    pub head: Vec<u8>,
-    pub data_start: usize,
+    pub input: Input,
+    /// Where the first record begins.
+    pub data_start: u64,
     pub plan: Arc<Plan>,
     pub keys: HashKeys,
     pub limits: Limits,
@@ -64,8 +70,8 @@ pub struct Reading {
 }
 
 /// Starts the reader and its parsers. They end when the receiver of the pieces is dropped. Used chunks go back through
-/// the sender.
-pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
+/// the sender. Fails if the system starts no thread.
+pub fn start(reading: Reading) -> io::Result<(Receiver<Piece>, Sender<Chunk>)> {
     let parsers = reading.parsers.max(1);
     let (pieces, in_order) = bounded(parsers + 1);
     let (recycle, used) = unbounded();
@@ -79,23 +85,21 @@ pub fn start(reading: Reading) -> (Receiver<Piece>, Sender<Chunk>) {
                 // Once the import is stopped nobody waits for it.
                 let _ = answer.send(chunk);
             }
-        });
+        })?;
     }
     spawn("cp-read".to_owned(), move || {
         let mut reader = Reader { pieces, used, jobs };
         if let Err(Ended::Failed(error)) = reader.run(reading) {
-            let _ = reader.pieces.send(Piece::Failed(error));
+            let _ = reader.pieces.send(Piece::Failed(error.into()));
         }
-    });
-    (in_order, recycle)
+    })?;
+    Ok((in_order, recycle))
 }
 
-/// A named thread that nobody joins: it ends when its channels do.
-pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(work)
-        .expect("the system can start a thread");
+/// A named thread that nobody joins: it ends when its channels do. One that panics closes them without a word, which
+/// those who wait take for [`Failure::Broken`].
+pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name).spawn(work).map(drop)
 }
 
 enum Ended {
@@ -114,7 +118,7 @@ impl From<io::Error> for Ended {
 #[derive(Default)]
 struct Skipped {
     span: u64,
-    lines: u32,
+    lines: u64,
     raw: Vec<u8>,
 }
 
@@ -127,8 +131,7 @@ struct Reader {
 impl Reader {
     fn run(&mut self, reading: Reading) -> Result<(), Ended> {
         let Reading {
-            mut source,
-            head,
+            mut input,
             data_start,
             plan,
             limits,
@@ -137,21 +140,22 @@ impl Reader {
         } = reading;
         let mut cutter = Cutter::with_limits(plan.delimiter, limits);
         let mut skipped: Option<Skipped> = None;
-        let mut buffer = head[data_start..].to_vec();
-        let mut is_final = false;
-        self.send(Piece::Bytes(head[..data_start].to_vec()))?;
+        let mut is_over = self.pass_header(&mut input, data_start, chunk_bytes)?;
+        let mut buffer = Vec::new();
+        // Cut as if the source went on, until that finds no more records: what is left then is cut as it stands.
+        let mut is_tail = false;
         loop {
-            match cutter.cut(&buffer, is_final) {
+            match cutter.cut(&buffer, is_tail) {
+                Cut::NeedMore if is_over => is_tail = true,
                 Cut::NeedMore => {
                     let filled = buffer.len();
                     buffer.resize(filled + chunk_bytes, 0);
-                    let count = read_full(&mut source, &mut buffer[filled..])?;
+                    let count = input.read_full(&mut buffer[filled..])?;
                     buffer.truncate(filled + count);
-                    is_final = count < chunk_bytes;
+                    is_over = count < chunk_bytes;
                 }
                 Cut::Records { end } => {
                     let next = self.next_buffer(&buffer[end..]);
-                    let is_last = is_final && end == buffer.len();
                     buffer.truncate(end);
                     let chunk = Chunk {
                         bytes: std::mem::replace(&mut buffer, next.bytes),
@@ -163,7 +167,7 @@ impl Reader {
                         .map_err(|_| Ended::Unwanted)?;
                     self.send(Piece::Records {
                         chunk: parsed,
-                        is_last,
+                        is_tail,
                     })?;
                 }
                 Cut::Skip {
@@ -176,25 +180,46 @@ impl Reader {
                     }
                     let record = skipped.get_or_insert_default();
                     record.span += end as u64;
-                    record.lines += lines;
+                    record.lines += u64::from(lines);
                     let wanted = (RAW_BYTES - record.raw.len()).min(end);
                     record.raw.extend_from_slice(&buffer[..wanted]);
                     let rest = buffer.split_off(end);
-                    let is_terminated =
-                        !(is_final && rest.is_empty()) || buffer.last().is_some_and(is_line_end);
                     self.send(Piece::Bytes(std::mem::replace(&mut buffer, rest)))?;
                     if is_last && let Some(Skipped { span, lines, raw }) = skipped.take() {
                         self.send(Piece::Oversize {
                             span,
                             lines,
                             raw,
-                            is_terminated,
+                            is_tail,
                         })?;
                     }
                 }
-                Cut::End => return Ok(()),
+                Cut::End => {
+                    let offset = input.position();
+                    return self.send(Piece::End { offset });
+                }
             }
         }
+    }
+
+    /// Hands on the bytes before the first record; true if the source ended with them.
+    fn pass_header(
+        &self,
+        input: &mut Input,
+        data_start: u64,
+        chunk_bytes: usize,
+    ) -> Result<bool, Ended> {
+        while input.position() < data_start {
+            let wanted = (data_start - input.position()).min(chunk_bytes as u64) as usize;
+            let mut bytes = vec![0; wanted];
+            let count = input.read_full(&mut bytes)?;
+            bytes.truncate(count);
+            self.send(Piece::Bytes(bytes))?;
+            if count < wanted {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A used buffer, or a new one, that begins with the rest of the current one.
@@ -208,8 +233,4 @@ impl Reader {
     fn send(&self, piece: Piece) -> Result<(), Ended> {
         self.pieces.send(piece).map_err(|_| Ended::Unwanted)
     }
-}
-
-pub fn is_line_end(byte: &u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
 }

@@ -1,5 +1,7 @@
 //! What the sequencer needs to know of a run: its lanes, how far each is, and where a batch ends.
 
+use crate::identity::classify::Rules;
+
 /// After so many bytes of the file a lane closes its batch, so that an interrupted import repeats no more than these.
 /// Larger batches are closed earlier; only lanes with few rows reach this.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -20,8 +22,9 @@ pub struct Routing {
     pub batch_bytes: usize,
     /// A lane closes its batch, even an empty one, when so many bytes of the file have passed: [`CHECKPOINT_BYTES`].
     pub checkpoint_bytes: u64,
-    /// Park changed rows until the end of the file: the key that a merge needs does not exist yet.
-    pub parks_changed: bool,
+    pub rules: Rules,
+    /// The second reading: parks the rows of customers whose chain has changed, and does nothing else.
+    pub is_second: bool,
     /// Line ends before the first record.
     pub header_lines: u64,
     /// Off only to measure what it costs.

@@ -5,16 +5,16 @@
 //! and the hash of the bytes before a checkpoint. So the number of parsers or lanes cannot change the outcome.
 
 use crate::batch::Batch;
-use crate::batch::blocks::{Block, BlockHasher};
+use crate::batch::blocks::{Block, BlockHasher, Hashed};
 use crate::batch::frame::{Place, put_finding};
 use crate::batch::row_set::Pool;
-use crate::identity::classify::{Class, classify, recall};
+use crate::identity::classify::{Class, classify};
 use crate::identity::known::Known;
 use crate::identity::lanes::{REJECT_LANE, lane_of};
 use crate::pipeline::budget::{Budget, Outlet};
 use crate::pipeline::error::Failure;
 use crate::pipeline::lane::Lane;
-use crate::pipeline::reader::{Chunk, Piece, is_line_end};
+use crate::pipeline::reader::{Chunk, Piece};
 use crate::pipeline::routing::Routing;
 use crate::rows::findings::{Code, Finding};
 use crate::rows::parse::Row;
@@ -23,6 +23,15 @@ use std::sync::Arc;
 
 /// Rows whose slots in the map are read ahead of their turn. 16 reads overlap; 32 were not faster.
 const AHEAD: usize = 16;
+
+/// How far a walk came.
+pub struct Reached {
+    /// The batches of the tail: see [`crate::pipeline::Outcome`].
+    pub tails: Vec<Batch>,
+    /// Where the tail begins.
+    pub decided: u64,
+    pub end: u64,
+}
 
 pub struct Sequencer {
     routing: Routing,
@@ -34,6 +43,8 @@ pub struct Sequencer {
     blocks: Vec<Block>,
     /// Line ends before the current chunk.
     lines: u64,
+    /// Where the tail begins, once it has.
+    tail: Option<u64>,
     budget: Arc<Budget>,
 }
 
@@ -58,19 +69,20 @@ impl Sequencer {
             hasher: BlockHasher::default(),
             blocks: Vec::new(),
             lines,
+            tail: None,
             budget,
         }
     }
 
     /// Walks to the end of the file (or to `until`) and closes every lane's last batch.
     ///
-    /// Returns the offset that it reached, and the batch of a last record without line end. A longer file might
-    /// continue that record, so the caller commits the batch when nothing more can come.
+    /// What a longer file might hold differently, its tail, is in batches of its own: the caller commits them when
+    /// nothing more can come.
     pub fn run(
-        mut self,
+        &mut self,
         pieces: &Receiver<Piece>,
         recycle: &Sender<Chunk>,
-    ) -> Result<(Option<Batch>, u64), Failure> {
+    ) -> Result<Reached, Failure> {
         let mut offset = 0;
         for piece in pieces {
             self.budget.check()?;
@@ -79,11 +91,13 @@ impl Sequencer {
                     self.hash(&bytes);
                     offset += bytes.len() as u64;
                 }
-                Piece::Records { chunk, is_last } => {
+                Piece::Records { chunk, is_tail } => {
                     let chunk = chunk.recv().map_err(|_| Failure::Broken)?;
-                    let is_open_ended = is_last && !chunk.bytes.last().is_some_and(is_line_end);
-                    if let Some(tail) = self.walk(&chunk, offset, is_open_ended)? {
-                        return Ok((tail, offset + chunk.bytes.len() as u64));
+                    if is_tail {
+                        self.begin_tail(offset)?;
+                    }
+                    if let Some(end) = self.walk(&chunk, offset)? {
+                        return self.reached(end);
                     }
                     offset += chunk.bytes.len() as u64;
                     self.lines += u64::from(chunk.parsed.lines);
@@ -95,15 +109,18 @@ impl Sequencer {
                     // Its bytes are hashed as they pass, so no later checkpoint can lie before them.
                     self.close_all(offset)?;
                     if self.routing.until.is_some_and(|until| offset >= until) {
-                        return Ok((None, offset));
+                        return self.reached(offset);
                     }
                 }
                 Piece::Oversize {
                     span,
                     lines,
                     raw,
-                    is_terminated,
+                    is_tail,
                 } => {
+                    if is_tail {
+                        self.begin_tail(offset - span)?;
+                    }
                     let finding = Finding {
                         start: 0,
                         end: 0,
@@ -113,26 +130,50 @@ impl Sequencer {
                         is_warning: false,
                     };
                     self.reject(&finding, offset - span, offset, &raw);
-                    if !is_terminated {
-                        return Ok((self.close_tail(offset, REJECT_LANE), offset));
-                    }
-                    self.lines += u64::from(lines);
+                    self.lines += lines;
                 }
-                Piece::Failed(error) => return Err(Failure::Io(error)),
+                Piece::End { offset: end } if end == offset => return self.reached(end),
+                // The pieces do not add up to what was read.
+                Piece::End { .. } => return Err(Failure::Broken),
+                Piece::Failed(failure) => return Err(failure),
             }
         }
-        self.close_all(offset)?;
-        Ok((None, offset))
+        // The reader is gone without a word: because it was stopped, or because it died.
+        self.budget.check()?;
+        Err(Failure::Broken)
     }
 
-    /// Walks the records of one chunk. `Some`: the walk ends here, with the batch of an open-ended last record, if
-    /// any.
-    fn walk(
-        &mut self,
-        chunk: &Chunk,
-        offset: u64,
-        is_open_ended: bool,
-    ) -> Result<Option<Option<Batch>>, Failure> {
+    /// From `offset` on everything is the tail. Its rows are few: fewer bytes than the longest record and field have.
+    fn begin_tail(&mut self, offset: u64) -> Result<(), Failure> {
+        if self.tail.is_none() {
+            self.close_all(offset)?;
+            self.tail = Some(offset);
+        }
+        Ok(())
+    }
+
+    /// Closes the last batches at `end`.
+    fn reached(&mut self, end: u64) -> Result<Reached, Failure> {
+        let mut tails = Vec::new();
+        if self.tail.is_none() {
+            self.close_all(end)?;
+        } else {
+            for index in 0..self.lanes.len() {
+                let batch = &self.lanes[index].batch;
+                if batch.counts.processed > 0 || batch.rows() > 0 {
+                    tails.push(self.finish_batch(index, end));
+                }
+            }
+        }
+        Ok(Reached {
+            tails,
+            decided: self.tail.unwrap_or(end),
+            end,
+        })
+    }
+
+    /// Walks the records of one chunk. `Some`: the walk ends at this offset, because it has come to `until`.
+    fn walk(&mut self, chunk: &Chunk, offset: u64) -> Result<Option<u64>, Failure> {
         let Chunk { bytes, parsed } = chunk;
         let mut findings = parsed.findings.iter().peekable();
         let mut hashed = 0;
@@ -151,15 +192,9 @@ impl Sequencer {
                 (None, None) => break,
             };
             let from = offset + u64::from(start);
-            let is_behind = self.routing.until.is_some_and(|until| from >= until);
-            let is_tail = is_open_ended && end as usize == bytes.len();
-            if is_behind || is_tail {
+            if self.routing.until.is_some_and(|until| from >= until) {
                 self.hash(&bytes[hashed..start as usize]);
-                hashed = start as usize;
-                self.close_all(from)?;
-                if is_behind {
-                    return Ok(Some(None));
-                }
+                return Ok(Some(from));
             }
             let to = offset + u64::from(end);
             if rows.peek().is_some_and(|(_, row)| row.start == start) {
@@ -182,10 +217,6 @@ impl Sequencer {
             } else {
                 let finding = findings.next().expect("peek has seen it");
                 self.reject(finding, from, to, &bytes[start as usize..end as usize]);
-            }
-            if is_tail {
-                self.hash(&bytes[hashed..]);
-                return Ok(Some(self.close_tail(to, lane)));
             }
             if let Some(index) = self.index(lane)
                 && self.is_full(index)
@@ -212,6 +243,16 @@ impl Sequencer {
         }
     }
 
+    /// Ends the first reading: how many customers with several rows have the same ones as before, and the map if others
+    /// have not.
+    pub fn into_chains(self) -> (u64, Option<Known>) {
+        let Some(mut known) = self.known else {
+            return (0, None);
+        };
+        let (same, has_changed) = known.chains().end();
+        (same, has_changed.then_some(known))
+    }
+
     /// Adds one row to its lane's batch; false if the row is not of this run or is done already.
     fn place(&mut self, row: &Row, payload: &[u8], from: u64, lane: u32) -> Result<bool, Failure> {
         let Some(index) = self.index(lane) else {
@@ -219,27 +260,31 @@ impl Sequencer {
         };
         let lane = &mut self.lanes[index];
         let hash = row.source_hash;
-        let parks_changed = self.routing.parks_changed;
-        if from < lane.done_to {
-            if let Some(known) = &mut self.known {
-                known.update(row.identity, |old| recall(old, hash))?;
-            }
-            return Ok(false);
-        }
-        let class = match &mut self.known {
-            None => Class::New,
-            Some(known) => known.update(row.identity, |old| classify(old, hash, parks_changed))?,
-        };
         // Lines are counted from 1.
         let line = self.lines + u64::from(row.line) + 1;
         let columns = &payload[row.at as usize..][..row.len as usize];
-        lane.add(class, columns, line, hash);
-        Ok(true)
+        if self.routing.is_second {
+            let known = self.known.as_mut();
+            if let Some((parked, hash)) = known.and_then(|known| known.park(row.identity, hash)) {
+                lane.park(parked, columns, line, hash);
+            }
+            return Ok(false);
+        }
+        let (rules, is_done) = (self.routing.rules, from < lane.done_to);
+        let class = match &mut self.known {
+            None => Class::New,
+            Some(known) => classify(known, row.identity, hash, rules, is_done)?,
+        };
+        if !is_done {
+            lane.add(class, columns, line, hash);
+        }
+        Ok(!is_done)
     }
 
     fn reject(&mut self, finding: &Finding, from: u64, to: u64, raw: &[u8]) {
         if let Some(index) = self.index(REJECT_LANE)
             && from >= self.lanes[index].done_to
+            && !self.routing.is_second
         {
             let counts = &mut self.lanes[index].batch.counts;
             counts.processed += 1;
@@ -275,14 +320,28 @@ impl Sequencer {
         }
     }
 
+    /// The hashes of all that was read.
+    pub fn hashed(&self) -> Hashed {
+        Hashed {
+            blocks: self.blocks.clone(),
+            to: self.hasher.position(),
+            tail_hash: self.hasher.tail(),
+        }
+    }
+
     fn is_full(&self, index: usize) -> bool {
         let batch = &self.lanes[index].batch;
-        batch.rows() >= self.routing.batch_rows || batch.bytes() >= self.routing.batch_bytes
+        self.tail.is_none()
+            && (batch.rows() >= self.routing.batch_rows
+                || batch.bytes() >= self.routing.batch_bytes)
     }
 
     /// Closes the batches that have grown old, at the end of a chunk.
     fn checkpoint(&mut self, to: u64) -> Result<(), Failure> {
         self.budget.check()?;
+        if self.tail.is_some() {
+            return Ok(());
+        }
         for index in 0..self.lanes.len() {
             if to.saturating_sub(self.lanes[index].batch.from) >= self.routing.checkpoint_bytes {
                 self.close(index, to)?;
@@ -293,11 +352,6 @@ impl Sequencer {
 
     fn close_all(&mut self, to: u64) -> Result<(), Failure> {
         (0..self.lanes.len()).try_for_each(|index| self.close(index, to))
-    }
-
-    fn close_tail(&mut self, to: u64, lane: u32) -> Option<Batch> {
-        let index = self.index(lane)?;
-        Some(self.finish_batch(index, to))
     }
 
     /// Sends a lane's batch and begins the next one. After a resume a lane may be ahead of `to`: it has nothing to

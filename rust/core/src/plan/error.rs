@@ -72,7 +72,8 @@ impl std::fmt::Display for PlanError {
             }
             PlanError::BadDelimiter => write!(
                 f,
-                "the delimiter must be one ASCII character, and neither a quote nor a line end"
+                "the delimiter must be one ASCII character, such as a comma, a semicolon, a TAB or a bar; letters, \
+                 digits, the quote, line ends and NUL cannot be it"
             ),
             PlanError::NoIdentity { headers, accepted } => write!(
                 f,

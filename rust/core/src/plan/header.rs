@@ -11,6 +11,12 @@ pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
+/// Whether fields may be separated by this byte. Letters and digits are refused because they stand in every header: who
+/// gives `t` means a TAB.
+pub(crate) fn is_delimiter(byte: u8) -> bool {
+    byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, 0 | b'"' | b'\n' | b'\r')
+}
+
 /// A header record as the scanner sees it under one delimiter.
 pub(crate) struct Header {
     pub names: Vec<String>,
@@ -46,7 +52,7 @@ pub(crate) fn choose_delimiter(
 }
 
 pub(crate) fn read_header(sample: &[u8], delimiter: u8) -> Result<Header, PlanError> {
-    if !delimiter.is_ascii() || matches!(delimiter, 0 | b'"' | b'\n' | b'\r') {
+    if !is_delimiter(delimiter) {
         return Err(PlanError::BadDelimiter);
     }
     let start = if sample.starts_with(BOM) {

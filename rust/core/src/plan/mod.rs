@@ -9,7 +9,7 @@ pub mod mapping;
 use crate::customer::{CUSTOMER_ID, EMAIL};
 use crate::values::dates::DateOrder;
 use error::PlanError;
-use header::{choose_delimiter, read_header};
+use header::{choose_delimiter, is_delimiter, read_header};
 use mapping::{Target, accepted_identities, find_field};
 
 #[derive(Clone, Debug)]
@@ -23,6 +23,14 @@ pub struct Plan {
     pub headers: Vec<String>,
     /// The headers of the columns that are not read; empty headers are left out.
     pub unmapped: Vec<String>,
+}
+
+/// The delimiter that a caller gives as a text.
+pub fn delimiter_of(text: &str) -> Result<u8, PlanError> {
+    match text.as_bytes() {
+        [byte] if is_delimiter(*byte) => Ok(*byte),
+        _ => Err(PlanError::BadDelimiter),
+    }
 }
 
 impl Plan {
@@ -62,6 +70,9 @@ impl Plan {
         mapping: &[(String, String)],
         date_order: DateOrder,
     ) -> Result<Plan, PlanError> {
+        if !is_delimiter(delimiter) {
+            return Err(PlanError::BadDelimiter);
+        }
         let mut columns = vec![Target::Skip; headers.len()];
         let mut from = 0;
         for (header, field) in mapping {

@@ -56,7 +56,7 @@ impl Code {
             Code::RecordOverLimit => "a record over 8 MiB",
             Code::UnreadableDate => "a date in no known form; the field was left empty",
             Code::AmbiguousDate => {
-                "day and month may be either way round; the field was left empty, tell --date-order"
+                "day and month may be either way round; the field was left empty: set --date-order"
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::pgcopy::{put_bytes_within, put_i32, put_null};
 use crate::plan::Plan;
 use crate::plan::mapping::Target;
 use crate::rows::findings::{Code, Finding};
-use crate::values::convert::{count_characters, email_identity, identity, lower_case, trim_bytes};
+use crate::values::convert::{count_characters, email, email_identity, identity, trim_bytes};
 use crate::values::dates::{DateError, DateOrder, parse_date};
 use twox_hash::XxHash3_64;
 
@@ -49,14 +49,24 @@ pub struct Parsed {
     index: Index,
 }
 
+/// The longest chunk that is parsed. All offsets have 32 bits: of two bytes, the shortest record, come 12 columns with
+/// their lengths, 52 bytes; and a value becomes three times as long at most when it is normalised. So the payload of
+/// the longest chunk has less than 2 GiB.
+pub const CHUNK_BYTES_MOST: usize = 64 << 20;
+
 /// Turns a chunk of whole records, as [`crate::csv::cutter::Cutter`] cuts them, into rows.
-/// The chunk is smaller than 2 GiB.
+/// The chunk has at most [`CHUNK_BYTES_MOST`].
 pub fn parse(chunk: &[u8], plan: &Plan, keys: &HashKeys, out: &mut Parsed) {
     parse_within(chunk, plan, keys, Limits::default(), out);
 }
 
 /// [`parse`] with other limits than the engine's.
 pub fn parse_within(chunk: &[u8], plan: &Plan, keys: &HashKeys, limits: Limits, out: &mut Parsed) {
+    assert!(
+        chunk.len() <= CHUNK_BYTES_MOST,
+        "a chunk of {} bytes",
+        chunk.len()
+    );
     out.payload.clear();
     out.rows.clear();
     out.findings.clear();
@@ -301,7 +311,8 @@ impl Writer<'_> {
     #[inline(always)]
     fn email(&self, field: usize, value: &[u8], payload: &mut Vec<u8>) -> Result<(), Reject> {
         if self.has_wide && !value.is_ascii() {
-            return self.text(field, &lower_case(value), payload);
+            let stored = String::from_utf8_lossy(value);
+            return self.text(field, email(&stored).as_bytes(), payload);
         }
         self.text(field, value, payload)?;
         let start = payload.len() - value.len();

@@ -5,8 +5,12 @@ use crate::identity::hash::HashKeys;
 use crate::plan::Plan;
 use crate::rows::parse::{Parsed, parse};
 
+const SAMPLE_BYTES_MOST: usize = 4 << 20;
+
 /// Bytes of a record on average, by the records that are whole in `sample`; the bytes of the sample if none is.
+/// Reads the first four mebibytes of it at most.
 pub fn average_record_bytes(sample: &[u8], plan: &Plan) -> usize {
+    let sample = &sample[..sample.len().min(SAMPLE_BYTES_MOST)];
     let Cut::Records { end } = Cutter::new(plan.delimiter).cut(sample, false) else {
         return sample.len().max(1);
     };

@@ -2,6 +2,7 @@
 
 use crate::case::{Case, HEADER};
 use crate::naive::{self, Row};
+use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::known::{HELD, MANY, PARKED};
 use customer_panel_core::pipeline::reader::CHUNK_BYTES;
 use proptest::prelude::*;
@@ -37,10 +38,11 @@ prop_compose! {
         resume in prop::option::of(prop::collection::vec(any::<prop::sample::Index>(), 5)),
         until in prop::option::weighted(0.2, any::<prop::sample::Index>()),
         known in prop::option::weighted(0.8, prop::collection::vec(
-            (any::<prop::sample::Index>(), prop::sample::select(vec![0, 0, MANY, HELD, PARKED, MANY | HELD]), any::<bool>()),
+            (any::<prop::sample::Index>(), prop::sample::select(vec![0, 0, MANY, HELD, PARKED, MANY | HELD, MANY | PARKED]),
+                0..3),
             0..6,
         )),
-        parks_changed in any::<bool>(),
+        rules in (any::<bool>(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)),
         batch_rows in prop_oneof![1usize..6, Just(usize::MAX)],
         batch_bytes in prop_oneof![1usize..600, Just(usize::MAX)],
         checkpoint_bytes in prop_oneof![1u64..200, Just(u64::MAX)],
@@ -52,11 +54,14 @@ prop_compose! {
         buffers in prop::collection::vec(1usize..100, 1..4),
     ) -> Case {
         let mut case = Case {
-            lanes, parks_changed, batch_rows, batch_bytes, checkpoint_bytes, budget, hashes_blocks,
+            lanes, batch_rows, batch_bytes, checkpoint_bytes, budget, hashes_blocks,
             chunk_bytes, parsers, buffers,
             ..Case::new("")
         };
         case.file.extend(records.concat());
+        let (parks_changed, parks_many, parks_done) = rules;
+        // A stream cannot be resumed.
+        case.rules = Rules { parks_changed, parks_many, parks_done: parks_done && !parks_many };
         if is_open {
             while matches!(case.file.last(), Some(b'\n' | b'\r')) && case.file.len() > HEADER.len() {
                 case.file.pop();
@@ -77,9 +82,14 @@ prop_compose! {
         case.known = known.map(|known| {
             let known = known.iter().filter(|_| !rows.is_empty());
             known
-                .map(|(index, flags, is_same)| {
+                .map(|(index, flags, stored)| {
                     let row = rows[index.index(rows.len())];
-                    (row.identity, *flags, if *is_same { row.hash } else { 1 })
+                    let hash = match stored {
+                        0 => 1,
+                        1 => row.hash,
+                        _ => naive::chain_of(&rows, row.identity),
+                    };
+                    (row.identity, *flags, hash)
                 })
                 .collect()
         });

@@ -1,6 +1,7 @@
 //! An import, and how it is run.
 
 use customer_panel_core::csv::scanner::Limits;
+use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::hash::HashKeys;
 use customer_panel_core::identity::known::Known;
 use customer_panel_core::pipeline::Pipeline;
@@ -28,14 +29,15 @@ pub struct Case {
     pub until: Option<u64>,
     /// Identities with flags and hash; None: no map.
     pub known: Option<Vec<(u64, u8, i64)>>,
-    pub parks_changed: bool,
+    pub rules: Rules,
+    pub is_second: bool,
     pub batch_rows: usize,
     pub batch_bytes: usize,
     pub checkpoint_bytes: u64,
     pub budget: usize,
     pub hashes_blocks: bool,
     pub limits: Limits,
-    /// Bytes of the file that are read before the pipeline starts.
+    /// Bytes of the file that are looked at before the pipeline starts.
     pub head: usize,
     pub chunk_bytes: usize,
     pub parsers: usize,
@@ -53,7 +55,8 @@ impl Case {
             done_to: vec![HEADER.len() as u64],
             until: None,
             known: None,
-            parks_changed: false,
+            rules: Rules::default(),
+            is_second: false,
             batch_rows: usize::MAX,
             batch_bytes: usize::MAX,
             checkpoint_bytes: CHECKPOINT_BYTES,
@@ -71,22 +74,29 @@ impl Case {
         HashKeys::new(5, plan().mapped, false)
     }
 
-    pub fn start(&self, source: Source) -> Pipeline {
-        let known = self.known.as_ref().map(|entries| {
-            let mut known = Known::new(0, usize::MAX);
-            for &(identity, flags, hash) in entries {
-                known.update(identity, |_| (flags, hash, ())).unwrap();
-            }
-            known
-        });
-        self.start_with(source, known)
+    pub fn start(&self, source: &Source) -> Pipeline {
+        self.start_with(source, self.map())
     }
 
-    pub fn start_with(&self, source: Source, known: Option<Known>) -> Pipeline {
+    /// The map of what is known.
+    pub fn map(&self) -> Option<Known> {
+        let entries = self.known.as_ref()?;
+        let mut known = Known::new(0, usize::MAX);
+        for &(identity, flags, hash) in entries {
+            known.update(identity, |_| (flags, hash, ())).unwrap();
+        }
+        Some(known)
+    }
+
+    pub fn start_with(&self, source: &Source, known: Option<Known>) -> Pipeline {
+        let (reading, routing) = self.parts(source);
+        Pipeline::start(reading, routing, known, self.budget).unwrap()
+    }
+
+    pub fn parts(&self, source: &Source) -> (Reading, Routing) {
         let reading = Reading {
-            source,
-            head: self.file[..self.head].to_vec(),
-            data_start: HEADER.len(),
+            input: source.open().unwrap().expect("nobody has read it"),
+            data_start: HEADER.len() as u64,
             plan: Arc::new(plan()),
             keys: self.keys(),
             limits: self.limits,
@@ -102,11 +112,12 @@ impl Case {
             batch_rows: self.batch_rows,
             batch_bytes: self.batch_bytes,
             checkpoint_bytes: self.checkpoint_bytes,
-            parks_changed: self.parks_changed,
+            rules: self.rules,
+            is_second: self.is_second,
             header_lines: 1,
             hashes_blocks: self.hashes_blocks,
         };
-        Pipeline::start(reading, routing, known, self.budget)
+        (reading, routing)
     }
 }
 

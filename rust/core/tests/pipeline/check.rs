@@ -1,9 +1,12 @@
 //! Compares every batch of a run with the naive import.
 
-use crate::case::Case;
+use crate::case::{Case, HEADER};
 use crate::naive::{Entry, batch_of, expected, records};
-use crate::run::run;
+use crate::run::{RowSeen, run};
+use customer_panel_core::batch::Counts;
 use customer_panel_core::batch::row_set::RowRef;
+use customer_panel_core::identity::chains::Parked;
+use customer_panel_core::identity::known::Known;
 use customer_panel_core::rows::findings::Code;
 
 /// Whether a batch of these entries has to be closed.
@@ -21,27 +24,27 @@ fn is_full(case: &Case, entries: &[&Entry]) -> bool {
 pub fn check(case: &Case) {
     let records = records(case);
     let expected = expected(case, &records);
-    let run = run(case);
-    assert_eq!(
-        run.tail.as_ref().map(|(lane, _)| *lane),
-        expected.tail_lane,
-        "the lane of the tail"
-    );
+    let mut run = run(case, case.map());
+    assert_eq!(run.decided, expected.end, "where the tail begins");
     if !expected.is_cut_short {
         assert_eq!(run.end, case.file.len() as u64);
     }
+    assert_eq!(run.unchanged, expected.unchanged);
+    assert_eq!(run.changed.is_some(), !expected.second.is_empty());
+    if let Some(known) = run.changed.take() {
+        check_second(case, known, run.end, &expected.second);
+    }
     // A record over the limit that lies in several chunks closes the batches before it.
-    let borders: Vec<u64> = records
+    let oversize: Vec<_> = records
         .iter()
         .filter(|record| {
             record
                 .finding
                 .is_some_and(|it| it.code == Code::RecordOverLimit)
         })
-        .map(|record| record.from)
         .collect();
-    let longest =
-        (case.limits.record + case.limits.field + 2 + case.chunk_bytes + case.head) as u64;
+    let borders: Vec<u64> = oversize.iter().map(|record| record.from).collect();
+    let longest = (case.limits.record + case.limits.field + 2 + case.chunk_bytes) as u64;
     for (index, mut batches) in run.lanes.into_iter().enumerate() {
         let lane = case.first_lane + index as u32;
         let entries = &expected.lanes[index];
@@ -73,19 +76,30 @@ pub fn check(case: &Case) {
                 .is_some_and(|last| !borders.contains(&last.record.from))
                 && self::is_full(case, before);
             assert!(!is_late, "{from}..{to} is too late");
-            assert!(to - from < case.checkpoint_bytes.saturating_add(longest));
+            let skipped = oversize
+                .iter()
+                .filter(|record| (from..to).contains(&record.from))
+                .map(|record| record.to - record.from)
+                .sum::<u64>();
+            let most = case.checkpoint_bytes.saturating_add(longest + skipped);
+            assert!(to - from < most, "{from}..{to} is too long");
         }
         assert_eq!(
             at,
             expected.end.max(case.done_to[index]),
             "lane {lane} ends"
         );
-        if let Some((_, tail)) = run.tail.as_ref().filter(|(tail, _)| *tail == lane) {
-            assert_eq!(tail.span, (at, case.file.len() as u64));
+        let tails: Vec<_> = (run.tails.iter().filter(|(tail, _)| *tail == lane))
+            .map(|(_, tail)| tail.clone())
+            .collect();
+        let is_in_tail = |entry: &&Entry| entry.record.from >= expected.end;
+        let has_tail = entries.iter().any(|entry| is_in_tail(&entry));
+        assert_eq!(tails.len(), usize::from(has_tail), "lane {lane} has a tail");
+        if let Some(tail) = tails.first() {
+            assert_eq!(tail.span, (at, run.end));
         }
         let mut taken = 0;
-        let tail = run.tail.iter().filter(|(tail, _)| *tail == lane);
-        batches.extend(tail.map(|(_, tail)| tail.clone()));
+        batches.extend(tails);
         for batch in &batches {
             let mine = within(batch.span);
             taken += mine.len();
@@ -93,4 +107,28 @@ pub fn check(case: &Case) {
         }
         assert_eq!(taken, entries.len(), "lane {lane} takes every record once");
     }
+}
+
+/// The second reading parks the rows that it has to, and does nothing else.
+fn check_second(case: &Case, known: Known, end: u64, expected: &[(u32, RowSeen, Parked)]) {
+    let start = HEADER.len() as u64;
+    let case = Case {
+        is_second: true,
+        done_to: vec![start; case.done_to.len()],
+        until: case.until.or(Some(end)),
+        ..case.clone()
+    };
+    let run = run(&case, Some(known));
+    let mut found = Vec::new();
+    let lanes = (case.first_lane..).zip(run.lanes);
+    let batches = lanes.flat_map(|(lane, batches)| batches.into_iter().map(move |it| (lane, it)));
+    for (lane, batch) in batches.chain(run.tails) {
+        assert_eq!(batch.counts, Counts::default());
+        assert!(batch.new_rows.is_empty() && batch.changed.is_empty());
+        assert!(batch.findings.is_empty());
+        let rows = batch.waiting.into_iter().zip(batch.parked);
+        found.extend(rows.map(|(row, parked)| (lane, row, parked)));
+    }
+    found.sort_by_key(|(_, row, _)| row.0);
+    assert_eq!(found, expected);
 }

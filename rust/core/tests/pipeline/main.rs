@@ -6,20 +6,24 @@
 mod any_case;
 mod case;
 mod check;
+mod grown;
 mod naive;
 mod run;
 
 use any_case::case;
-use case::Case;
+use case::{Case, plan};
 use check::check;
 use customer_panel_core::csv::scanner::Limits;
 use customer_panel_core::identity::known::Known;
 use customer_panel_core::pipeline::Pipeline;
 use customer_panel_core::pipeline::error::Failure;
-use customer_panel_core::pipeline::reader::CHUNK_BYTES;
+use customer_panel_core::pipeline::reader::{CHUNK_BYTES, Reading};
+use customer_panel_core::pipeline::routing::Routing;
 use customer_panel_core::pipeline::source::{Feed, Source, feed};
+use customer_panel_core::plan::mapping::Target;
 use proptest::prelude::*;
-use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..Default::default() })]
@@ -27,6 +31,15 @@ proptest! {
     #[test]
     fn any_run_gives_what_a_naive_import_gives(case in case()) {
         check(&case);
+    }
+
+    #[test]
+    fn checkpoints_of_a_part_of_a_file_are_checkpoints_of_the_whole(
+        case in case(),
+        cut in any::<prop::sample::Index>(),
+        kills in prop::collection::vec(any::<prop::sample::Index>(), 4),
+    ) {
+        grown::check(case, cut, &kills);
     }
 }
 
@@ -55,23 +68,38 @@ fn a_reject_keeps_64_kib_of_its_record() {
     }
 }
 
-/// A pipeline whose source the test feeds.
+/// A pipeline whose source the test feeds, behind its header.
 fn fed(case: &Case) -> (Feed, Pipeline) {
     let (sender, fed) = feed();
-    (sender, case.start(Source::Fed(fed)))
+    sender.push(&case.file);
+    (sender, case.start(&Source::from_fed(fed)))
+}
+
+fn failure(pipeline: &Pipeline) -> Failure {
+    match pipeline.outcome() {
+        Ok(_) => panic!("it does not succeed"),
+        Err(failure) => failure,
+    }
 }
 
 #[test]
 fn a_failed_read_is_the_outcome_and_no_batch_hides_it() {
-    let (sender, pipeline) = fed(&Case::new(""));
-    sender.push(Ok(b"a,1@x\n".to_vec()));
-    sender.push(Err(io::Error::other("broken pipe")));
+    let (sender, pipeline) = fed(&Case::new("a,1@x\n"));
+    sender.end(Err("broken pipe".to_owned()));
     assert!(pipeline.next(0).is_none());
-    match pipeline.outcome() {
-        Err(Failure::Io(error)) => assert_eq!(error.to_string(), "broken pipe"),
-        _ => panic!("the read failed"),
+    match failure(&pipeline) {
+        Failure::Io(error) => assert_eq!(error.to_string(), "broken pipe"),
+        other => panic!("{other:?}"),
     }
-    assert!(matches!(pipeline.outcome(), Err(Failure::Broken)));
+    assert!(matches!(failure(&pipeline), Failure::Broken));
+}
+
+#[test]
+fn a_feed_that_dies_is_no_end() {
+    let (sender, pipeline) = fed(&Case::new("a,1@x\n"));
+    drop(sender);
+    assert!(pipeline.next(0).is_none());
+    assert!(matches!(failure(&pipeline), Failure::Io(_)));
 }
 
 #[test]
@@ -82,9 +110,20 @@ fn a_stopped_pipeline_ends_though_its_source_does_not() {
     };
     let (sender, pipeline) = fed(&case);
     pipeline.stop();
-    while sender.push(Ok(b"a,1@x\n".to_vec())) {}
+    while sender.push(b"a,1@x\n") {}
     assert!(pipeline.next(0).is_none());
-    assert!(matches!(pipeline.outcome(), Err(Failure::Stopped)));
+    assert!(matches!(failure(&pipeline), Failure::Stopped));
+}
+
+#[test]
+fn a_stop_ends_a_pipeline_whose_source_gives_nothing() {
+    let (_sender, pipeline) = fed(&Case::new("a,1@x\n"));
+    let patience = Duration::from_millis(30);
+    assert!(pipeline.next_within(0, patience).is_err());
+    assert!(pipeline.outcome_within(patience).is_err());
+    pipeline.stop();
+    assert!(pipeline.next(0).is_none());
+    assert!(matches!(failure(&pipeline), Failure::Stopped));
 }
 
 #[test]
@@ -97,7 +136,7 @@ fn a_dropped_pipeline_reads_no_more() {
     };
     let (sender, pipeline) = fed(&case);
     drop(pipeline);
-    while sender.push(Ok(b"a,1@x\n".to_vec())) {}
+    while sender.push(b"a,1@x\n") {}
 }
 
 #[test]
@@ -105,12 +144,12 @@ fn a_map_without_room_is_over_budget() {
     let case = Case::new("");
     let (sender, source) = feed();
     let known = Known::new(0, 0);
-    let pipeline = case.start_with(Source::Fed(source), Some(known));
+    let pipeline = case.start_with(&Source::from_fed(source), Some(known));
     let rows: String = (0..50_000).map(|id| format!("{id},\n")).collect();
-    sender.push(Ok(rows.into_bytes()));
-    drop(sender);
+    sender.push(rows.as_bytes());
+    sender.end(Ok(()));
     assert!(pipeline.next(0).is_none());
-    assert!(matches!(pipeline.outcome(), Err(Failure::OverBudget)));
+    assert!(matches!(failure(&pipeline), Failure::OverBudget));
 }
 
 #[test]
@@ -120,9 +159,35 @@ fn other_lanes_have_no_batches() {
         first_lane: 2,
         ..Case::new("a,1@x\n")
     };
-    let (sender, pipeline) = fed(&case);
-    drop(sender);
+    let (_sender, pipeline) = fed(&case);
     for lane in [0, 1, 3, 4] {
         assert!(pipeline.next(lane).is_none(), "lane {lane}");
     }
+}
+
+/// What a pipeline gives of two rows when one of its threads panics.
+fn broken(case: &Case, change: impl FnOnce(&mut Reading, &mut Routing)) {
+    let (sender, fed) = feed();
+    sender.push(&case.file);
+    sender.end(Ok(()));
+    let (mut reading, mut routing) = case.parts(&Source::from_fed(fed));
+    change(&mut reading, &mut routing);
+    let pipeline = Pipeline::start(reading, routing, None, case.budget).unwrap();
+    while pipeline.next(0).is_some() {}
+    assert!(matches!(failure(&pipeline), Failure::Broken));
+}
+
+#[test]
+fn a_thread_that_panics_is_no_end() {
+    let case = Case::new("a,1@x\nb,2@x\n");
+    // The reader: no memory is so large.
+    broken(&case, |reading, _| reading.chunk_bytes = usize::MAX);
+    // The parsers: there is no such field.
+    broken(&case, |reading, _| {
+        let mut plan = plan();
+        plan.columns[0] = Target::Field(200);
+        reading.plan = Arc::new(plan);
+    });
+    // The sequencer: the number of the line overflows, which builds for tests check.
+    broken(&case, |_, routing| routing.header_lines = u64::MAX);
 }

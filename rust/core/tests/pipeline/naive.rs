@@ -1,10 +1,11 @@
 //! A naive import: one thread, one map, one record after the other.
 
 use crate::case::{Case, HEADER, IMPORT_ID, plan};
-use crate::run::Seen;
+use crate::run::{RowSeen, Seen};
 use customer_panel_core::batch::Counts;
 use customer_panel_core::customer::FIELDS;
-use customer_panel_core::identity::classify::Parked;
+use customer_panel_core::identity::chains::Parked;
+use customer_panel_core::identity::classify::Rules;
 use customer_panel_core::identity::known::{HELD, MANY, PARKED};
 use customer_panel_core::rows::findings::Finding;
 use customer_panel_core::rows::parse::{Parsed, parse_within};
@@ -27,6 +28,29 @@ pub struct Row {
     pub identity: u64,
     pub hash: i64,
     pub columns: Vec<u8>,
+}
+
+/// How a file may go on behind its end, so that every way to continue a record is among them.
+const CONTINUATIONS: [&[u8]; 5] = [b"\n", b"x\n", b"\"\n", b"\",\n", b",\"\"\n"];
+
+/// Where the records begin that a longer file might hold differently; the end of the file if none.
+pub fn decided(case: &Case, records: &[Record]) -> u64 {
+    let mut same = records.len();
+    for more in CONTINUATIONS {
+        let longer = Case {
+            file: [&case.file, more].concat(),
+            ..case.clone()
+        };
+        let longer = self::records(&longer);
+        let pairs = std::iter::zip(records, &longer);
+        let is_same = |(a, b): &(&Record, &Record)| (a.from, a.to) == (b.from, b.to);
+        same = same.min(pairs.take_while(is_same).count());
+    }
+    match records.get(same) {
+        Some(record) => record.from,
+        // It may be half of a line end.
+        None => (case.file.len() - usize::from(case.file.ends_with(b"\r"))) as u64,
+    }
 }
 
 pub fn records(case: &Case) -> Vec<Record> {
@@ -79,16 +103,30 @@ pub enum Outcome {
     New,
     Changed,
     Unchanged,
-    Parked(Parked),
+    Parked(Parked, i64),
+    Waits(Parked),
     Reject,
 }
 
-/// What is known of an identity, and of its first row in this file.
+fn chained(before: i64, hash: i64) -> i64 {
+    let bytes = [before.to_le_bytes(), hash.to_le_bytes()].concat();
+    XxHash3_64::oneshot(&bytes) as i64
+}
+
+/// The chain of all rows of an identity.
+pub fn chain_of(rows: &[&Row], identity: u64) -> i64 {
+    let mine = rows.iter().filter(|row| row.identity == identity);
+    mine.map(|row| row.hash).reduce(chained).unwrap()
+}
+
+/// What is known of an identity, and of its rows in this file.
 #[derive(Clone, Copy, Default)]
 struct State {
     stored: Option<(u8, i64)>,
-    /// Hash, and whether the row is parked.
-    first: Option<(i64, bool)>,
+    chain: Option<i64>,
+    /// Its rows wait for the end of the file.
+    waits: bool,
+    is_unlike: bool,
 }
 
 impl State {
@@ -96,25 +134,34 @@ impl State {
         self.stored.is_some_and(|(flags, _)| flags & flag != 0)
     }
 
-    fn classify(&mut self, hash: i64, parks_changed: bool) -> Outcome {
-        if let Some((first, is_parked)) = self.first {
-            let first_hash = (!is_parked).then_some(first);
-            return Outcome::Parked(Parked::Later { first_hash });
+    fn classify(&mut self, hash: i64, rules: Rules, is_done: bool) -> Outcome {
+        if let Some(before) = self.chain {
+            let chain = chained(before, hash);
+            self.chain = Some(chain);
+            return match self.waits {
+                true => Outcome::Waits(Parked::Later),
+                false => Outcome::Parked(Parked::Later, chain),
+            };
         }
-        let outcome = match self.stored {
+        self.chain = Some(hash);
+        let is_again = rules.parks_done && is_done;
+        self.waits = is_again || self.is(MANY) && !rules.parks_many;
+        self.is_unlike = is_again || self.is(PARKED);
+        match self.stored {
+            _ if self.waits => Outcome::Waits(Parked::First),
             None => Outcome::New,
-            Some(_) if self.is(MANY) => Outcome::Parked(Parked::First),
-            Some((_, stored)) if stored == hash => Outcome::Unchanged,
-            Some(_) if self.is(HELD) || parks_changed => Outcome::Parked(Parked::First),
+            Some((_, stored)) if stored == hash && !self.is(MANY) => Outcome::Unchanged,
+            Some(_) if self.is(HELD | MANY) || rules.parks_changed => {
+                Outcome::Parked(Parked::First, hash)
+            }
             Some(_) => Outcome::Changed,
-        };
-        let is_parked = outcome == Outcome::Parked(Parked::First);
-        self.first = Some((hash, is_parked || self.is(PARKED)));
-        outcome
+        }
     }
 
-    fn recall(&mut self, hash: i64) {
-        self.first = self.first.or(Some((hash, self.is(PARKED))));
+    /// Whether its rows waited, and are those of the last import.
+    fn is_same(&self) -> bool {
+        let stored = self.stored.map(|(_, hash)| hash);
+        self.waits && !self.is_unlike && self.chain == stored
     }
 }
 
@@ -126,10 +173,13 @@ pub struct Entry<'a> {
 
 pub struct Expected<'a> {
     pub lanes: Vec<Vec<Entry<'a>>>,
-    /// Where all lanes end; a tail lies behind it.
+    /// Where all lanes end; the tail lies behind it.
     pub end: u64,
-    pub tail_lane: Option<u32>,
     pub is_cut_short: bool,
+    /// Customers of several rows that are the same as before.
+    pub unchanged: u64,
+    /// What the second reading parks: the lane, the row, and which of its identity it is.
+    pub second: Vec<(u32, RowSeen, Parked)>,
 }
 
 pub fn expected<'a>(case: &Case, records: &'a [Record]) -> Expected<'a> {
@@ -139,17 +189,18 @@ pub fn expected<'a>(case: &Case, records: &'a [Record]) -> Expected<'a> {
         let before = state.stored.map_or(0, |(flags, _)| flags);
         state.stored = Some((before | flags, hash));
     }
-    let file_end = case.file.len() as u64;
-    let is_open = !matches!(case.file.last(), Some(b'\n' | b'\r'));
     let mut expected = Expected {
         lanes: case.done_to.iter().map(|_| Vec::new()).collect(),
-        end: file_end,
-        tail_lane: None,
+        end: decided(case, records),
         is_cut_short: false,
+        unchanged: 0,
+        second: Vec::new(),
     };
+    let mut rows = Vec::new();
     for record in records {
         if case.until.is_some_and(|until| record.from >= until) {
-            (expected.end, expected.is_cut_short) = (record.from, true);
+            expected.end = expected.end.min(record.from);
+            expected.is_cut_short = true;
             break;
         }
         let lane = record
@@ -158,10 +209,6 @@ pub fn expected<'a>(case: &Case, records: &'a [Record]) -> Expected<'a> {
             .map_or(0, |row| lane_of(row.lane_hash, case.lanes));
         let index = (lane as usize).wrapping_sub(case.first_lane as usize);
         let is_ours = index < case.done_to.len();
-        if is_open && record.to == file_end {
-            expected.end = record.from;
-            expected.tail_lane = is_ours.then_some(lane);
-        }
         if !is_ours {
             continue;
         }
@@ -169,17 +216,27 @@ pub fn expected<'a>(case: &Case, records: &'a [Record]) -> Expected<'a> {
         let outcome = match &record.row {
             None => Outcome::Reject,
             Some(_) if case.known.is_none() => Outcome::New,
-            Some(row) if is_done => {
-                states.entry(row.identity).or_default().recall(row.hash);
-                continue;
+            Some(row) => {
+                rows.push((lane, record.line, row));
+                let state = states.entry(row.identity).or_default();
+                state.classify(row.hash, case.rules, is_done)
             }
-            Some(row) => states
-                .entry(row.identity)
-                .or_default()
-                .classify(row.hash, case.parks_changed),
         };
         if !is_done {
             expected.lanes[index].push(Entry { record, outcome });
+        }
+    }
+    expected.unchanged = states.values().filter(|state| state.is_same()).count() as u64;
+    let mut chains: HashMap<u64, i64> = HashMap::new();
+    for (lane, line, row) in rows {
+        let state = &states[&row.identity];
+        if state.waits && !state.is_same() {
+            let before = chains.get(&row.identity);
+            let parked = before.map_or(Parked::First, |_| Parked::Later);
+            let hash = before.map_or(row.hash, |before| chained(*before, row.hash));
+            chains.insert(row.identity, hash);
+            let row = (line, hash, row.columns.clone());
+            expected.second.push((lane, row, parked));
         }
     }
     expected
@@ -242,8 +299,8 @@ pub fn batch_of(case: &Case, span: (u64, u64), entries: &[&Entry]) -> Seen {
             match outcome {
                 Outcome::New => seen.new_rows.push(row),
                 Outcome::Changed => seen.changed.push(row),
-                Outcome::Parked(parked) => {
-                    seen.waiting.push(row);
+                Outcome::Parked(parked, hash) => {
+                    seen.waiting.push((row.0, *hash, row.2));
                     seen.parked.push(*parked);
                 }
                 _ => {}
@@ -253,8 +310,10 @@ pub fn batch_of(case: &Case, span: (u64, u64), entries: &[&Entry]) -> Seen {
             Outcome::New => seen.counts.new += 1,
             Outcome::Changed => seen.counts.changed += 1,
             Outcome::Unchanged => seen.counts.unchanged += 1,
-            Outcome::Parked(Parked::First) => seen.counts.pending += 1,
-            Outcome::Parked(Parked::Later { .. }) => seen.counts.duplicate += 1,
+            Outcome::Parked(parked, _) | Outcome::Waits(parked) => match parked {
+                Parked::First => seen.counts.pending += 1,
+                Parked::Later => seen.counts.duplicate += 1,
+            },
             Outcome::Reject => seen.counts.skipped += 1,
         }
         if let Some(finding) = &record.finding {

@@ -3,8 +3,11 @@
 use crate::case::Case;
 use customer_panel_core::batch::row_set::{RowRef, RowSet};
 use customer_panel_core::batch::{Batch, Counts, Part};
-use customer_panel_core::identity::classify::Parked;
+use customer_panel_core::identity::chains::Parked;
+use customer_panel_core::identity::known::Known;
 use customer_panel_core::pipeline::source::{Feed, Source, feed};
+use std::sync::Arc;
+use std::time::Duration;
 
 pub type RowSeen = (u64, i64, Vec<u8>);
 
@@ -49,29 +52,38 @@ fn seen(batch: &Batch) -> Seen {
 pub struct Run {
     /// For each lane its batches, in the order in which they came.
     pub lanes: Vec<Vec<Seen>>,
-    pub tail: Option<(u32, Seen)>,
+    /// Lane and batch.
+    pub tails: Vec<(u32, Seen)>,
+    pub decided: u64,
     pub end: u64,
+    pub unchanged: u64,
+    /// The map for the second reading.
+    pub changed: Option<Known>,
 }
 
 /// Sends the rest of the file in buffers, until all is sent or nobody reads.
 fn send(feed: Feed, case: &Case) {
-    let mut rest = &case.file[case.head..];
+    let mut rest = &case.file[..];
     for bytes in case.buffers.iter().cycle() {
         let (buffer, later) = rest.split_at(rest.len().min(*bytes));
         rest = later;
-        if buffer.is_empty() || !feed.push(Ok(buffer.to_vec())) {
-            return;
+        if buffer.is_empty() || !feed.push(buffer) {
+            break;
         }
     }
+    feed.end(Ok(()));
 }
 
-pub fn run(case: &Case) -> Run {
+pub fn run(case: &Case, known: Option<Known>) -> Run {
     let (sender, fed) = feed();
-    let pipeline = case.start(Source::Fed(fed));
+    let source = Source::from_fed(fed);
     std::thread::scope(|scope| {
         scope.spawn(|| send(sender, case));
+        let head = source.head(case.head, Duration::from_secs(60)).unwrap();
+        assert_eq!(head.as_deref(), Some(&case.file[..case.head]));
+        let pipeline = Arc::new(case.start_with(&source, known));
         let lane = |lane| {
-            let pipeline = &pipeline;
+            let pipeline = Arc::clone(&pipeline);
             let batches = move || {
                 let mut batches = Vec::new();
                 while let Some(mut batch) = pipeline.next(lane) {
@@ -88,8 +100,14 @@ pub fn run(case: &Case) -> Run {
         let lanes = threads.into_iter().map(|thread| thread.join().unwrap());
         let lanes = lanes.collect();
         let outcome = pipeline.outcome().expect("the run succeeds");
-        let tail = outcome.tail.map(|batch| (batch.lane, seen(&batch)));
-        let end = outcome.end;
-        Run { lanes, tail, end }
+        let tails = outcome.tails.iter();
+        Run {
+            lanes,
+            tails: tails.map(|batch| (batch.lane, seen(batch))).collect(),
+            decided: outcome.decided,
+            end: outcome.end,
+            unchanged: outcome.unchanged,
+            changed: outcome.changed,
+        }
     })
 }

@@ -15,19 +15,21 @@ import psycopg
 from customer_panel._native import Batch, OverBudget
 from customer_panel.db import query
 from customer_panel.db.connect import Connection, is_loss
-from customer_panel.errors import DatabaseLost, SourceNotResumable, SourceUnreadable, Stopped
+from customer_panel.errors import DatabaseLost, SourceNotResumable, Stopped
+from customer_panel.imports import settling
 from customer_panel.imports.engine.apply import counted
 from customer_panel.imports.engine.identities import database_seed, load_known
 from customer_panel.imports.engine.lanes import lanes_at_once, lanes_needed
 from customer_panel.imports.engine.merge import copy_to_stage, prepare
 from customer_panel.imports.engine.passes import Pass, Scan, run_pass
 from customer_panel.imports.engine.request import ImportRequest
-from customer_panel.imports.job import ledger
+from customer_panel.imports.job import decision, ledger
 from customer_panel.imports.job.progress import Tally, result_of
 from customer_panel.imports.job.sessions import Sessions
-from customer_panel.imports.model import DEFAULT_SOURCE, Counts, ImportResult, Lane, Progress
-from customer_panel.imports.sources import StreamSource, planned
-from customer_panel.imports.stop import Stop
+from customer_panel.imports.model import DEFAULT_SOURCE, Counts, ImportResult, Progress
+from customer_panel.imports.sources import FileSource, StreamSource, planned
+from customer_panel.imports.stop import Stop, StopRequested
+from customer_panel.imports.unchanged import MOST_GROWTHS, Unchanged
 from customer_panel.sql import statement
 
 NO_FEED = -1  # the source of no customer: for a feed that has no import yet
@@ -38,17 +40,25 @@ def dry_run(
     dsn: str,
     on_progress: Callable[[Progress], None] | None = None,
     *,
+    on_note: Callable[[str], None] = lambda _: None,
     stop: Stop | None = None,
 ) -> ImportResult:
     """Counts what a new import of the source would do to the database as it is now.
 
-    Raises SourceError, MappingError, Stopped, DatabaseError.
+    Raises SourceError (SourceChanged too), MappingError, Stopped, DatabaseError.
     """
-    run = _DryRun(request, dsn, Tally(request.source.size_now(), on_progress), stop or Stop())
+    stop, source, seconds = stop or Stop(), request.source, request.tuning.settle_s
     try:
-        return run.result()
-    except OSError as error:
-        raise SourceUnreadable(f"the file cannot be read: {error.strerror or error}") from error
+        with stop.calling(source.stop):
+            tally = Tally(source.size_now(), on_progress)
+            if seconds and isinstance(source, FileSource):
+                on_note(settling.note(source, seconds))
+                tally.enter("settling")
+                settling.wait_until_still(source, seconds, stop)
+                tally.bytes_total = source.size
+            return _DryRun(request, dsn, tally, stop).result()
+    except StopRequested:
+        raise _stopped() from None
     except psycopg.Error as error:
         if is_loss(error):
             raise DatabaseLost(hint="Run it again; a dry run writes nothing.") from error
@@ -71,6 +81,7 @@ class _DryRun:
             sessions=self.sessions,
             tally=tally,
             stop=stop,
+            unchanged=Unchanged(self.source, stop),
         )
         self.notes: list[str] = []
 
@@ -85,10 +96,21 @@ class _DryRun:
                         " the rows that it has brought so far count as unchanged here"
                     )
             total = lanes_needed(conn, self.scan)
+            growths = 0
             while True:
                 try:
                     end = self._read(conn, source_id, total)
-                    break
+                    size = self.scan.unchanged.check()
+                    if size is None or size <= end:
+                        break
+                    # It has written nothing, so it begins again, not at the end as an import does.
+                    growths += 1
+                    if growths > MOST_GROWTHS:
+                        self.notes.append(
+                            "the file went on growing while it was read; what is behind byte"
+                            f" {end} was left out"
+                        )
+                        break
                 except OverBudget:
                     if isinstance(self.source, StreamSource):
                         raise SourceNotResumable(
@@ -113,7 +135,7 @@ class _DryRun:
 
     def _read(self, conn: Connection, source_id: int, total: int) -> int:
         """Reads the source in as many passes as `total` lanes need; returns the byte of its end."""
-        lanes = [_new_lane(number, self.plan.data_start) for number in range(total)]
+        lanes = [decision.new_lane(number, self.plan.data_start) for number in range(total)]
         self.tally.begin(None, lanes, self.plan.data_start)
         seed = database_seed(conn)
         at_once = lanes_at_once(self.scan.tuning)
@@ -126,6 +148,7 @@ class _DryRun:
                 import_id=None,
                 clears_blanks=self.clears != 0,
                 parks_changed=False,
+                parks_many=True,
                 until=end,
             )
             end = self._pass(conn, this, source_id)
@@ -148,15 +171,12 @@ class _DryRun:
                 known,
                 lambda lane: contextlib.nullcontext(counters[lane].count),
             )
-            if ended is not None and ended.tail is not None:
-                tail = ended.tail
+            for tail in [] if ended is None else ended.tails:
                 self.tally.committed(counters[tail.lane].count(tail), tail.lane, tail.span[1])
             self.tally.enter("merging")
             for counter in counters.values():
                 if ended is None or self.stop.is_asked():
-                    raise Stopped(
-                        "the dry run was stopped", hint="Run it again; it has written nothing."
-                    )
+                    raise _stopped()
                 self.tally.committed(counter.count_parked())
         assert ended is not None
         return this.until or ended.end
@@ -183,7 +203,6 @@ class _LaneCount:
                 counts.add(self._count_merge())
             if counts.duplicate or counts.pending:
                 query.copy_in(self.conn, "copy_dry_run", batch.parked(0))
-                self.conn.execute(statement("keep_dry_run"))
         return counts
 
     def count_parked(self) -> Counts:
@@ -206,13 +225,5 @@ class _LaneCount:
         )
 
 
-def _new_lane(number: int, start: int) -> Lane:
-    return Lane(
-        lane=number,
-        done_to=start,
-        tail_hash=None,
-        counts=Counts(),
-        last_row_hash=None,
-        last_line=0,
-        recent_ids=[],
-    )
+def _stopped() -> Stopped:
+    return Stopped("the dry run was stopped", hint="Run it again; it has written nothing.")
