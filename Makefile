@@ -1,6 +1,6 @@
 # All is built in .venv, build/ and target/; outside of this folder only CP_HOME is changed.
 .DEFAULT_GOAL := help
-.PHONY: help run test serve bench chaos fuzz-api mutants lint format lock audit clean
+.PHONY: help run test serve bench chaos chaos-sweep fuzz-api mutants lint format lock audit clean
 .DELETE_ON_ERROR:
 
 # Where rustup puts cargo, for shells that have not read its profile yet.
@@ -13,7 +13,7 @@ SAMPLE := build/sample/customers-$(SAMPLE_ROWS).csv
 RUST := Cargo.toml $(wildcard Cargo.lock) $(shell find rust -name '*.rs' -o -name Cargo.toml 2>/dev/null)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # -- setup: two stamp files, so that a changed Rust file does not reinstall the packages ----------
 
@@ -63,6 +63,10 @@ test: .venv/.built ## every test, Rust and Python
 N := 100
 chaos: .venv/.built ## kill an import N times at random: make chaos N=100
 	CHAOS_RUNS=$(N) $(BIN)/python -m pytest -q -s tests/chaos
+
+chaos-sweep: .venv/.built ## each call of the driver disturbed in each way; one: make chaos-sweep SCENE=loaded KIND=hang K=7
+	CHAOS_SWEEP=1 SWEEP_SCENE=$(SCENE) SWEEP_KIND=$(KIND) SWEEP_K=$(K) \
+	    $(BIN)/python -m pytest -q -n $(if $(K),0,$(WORKERS)) tests/chaos/test_sweep.py
 
 CASES := 5000
 fuzz-api: .venv/.built ## thousands of cases an operation against the API: make fuzz-api CASES=5000

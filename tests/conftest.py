@@ -26,7 +26,7 @@ for _name in [name for name in os.environ if name.startswith(("CP_", "PG"))]:
 for _setting in SETTINGS:
     os.environ.pop(_setting.name, None)
 
-pytest_plugins = ["support.api", "support.kill_runner", "support.workers"]
+pytest_plugins = ["support.api", "support.kill_runner", "support.sweep", "support.workers"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -45,6 +45,9 @@ def server() -> Iterator[embedded.Server]:
     """One embedded PostgreSQL for all tests of this process."""
     home = make_home()
     server = embedded.ensure_running(home)
+    # Each copied or dropped database costs checkpoints. No test here outlives a crash of the machine.
+    Databases(server).execute("ALTER SYSTEM SET fsync = off")
+    Databases(server).execute("SELECT pg_reload_conf()")
     yield server
     embedded.release(server)
     embedded.stop(home, force=True)

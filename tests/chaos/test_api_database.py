@@ -47,7 +47,7 @@ class Callers:
     def __init__(self, api: Api) -> None:
         self.api = api
         self.answers: list[tuple[float, httpx.Response]] = []
-        self.broken: list[Exception] = []
+        self.broken: list[str] = []
         self._stop = threading.Event()
         self._mine = "/customers/0"  # who is changed: one that the callers have made
         calls = [
@@ -71,10 +71,13 @@ class Callers:
             base_url=self.api.http.base_url, headers=self.api.http.headers, timeout=20
         ) as http:
             while not self._stop.wait(0.01):
+                began = time.monotonic()
                 try:
-                    self.answers.append((time.monotonic(), call(http)))
+                    self.answers.append((began, call(http)))
                 except httpx.TransportError as error:
-                    self.broken.append(error)
+                    asked = f"{error.request.method} {error.request.url.path}"
+                    after = f"after {time.monotonic() - began:.1f} s"
+                    self.broken.append(f"{asked}, {after}: {error!r}")
 
     def __enter__(self):
         for thread in self._threads:
@@ -88,7 +91,7 @@ class Callers:
 
     def check(self) -> None:
         """Each was answered: as ever, or with 503 and when to come again."""
-        assert not self.broken
+        assert not self.broken, f"{self.broken}\n{self.api.output}"
         refused = [answer for _, answer in self.answers if answer.status_code == 503]
         assert refused
         for answer in refused:

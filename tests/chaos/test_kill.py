@@ -1,4 +1,7 @@
-"""SIGKILL at any moment costs nothing: the next start ends with the same table and counts."""
+"""SIGKILL at any moment costs nothing: the next start ends with the same table and counts.
+
+Here by the clock; at each call of the driver: `test_sweep.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import pytest
 from support.kill_runner import RUNS, kill
 
 SEED = 20261124
-PORTION = 25  # of parked rows: some transactions for a small file
 
 
 @pytest.mark.parametrize("number", range(RUNS or 20))
@@ -41,37 +43,6 @@ def test_killed_at_random_until_it_is_through(runner, databases, large, number):
                 break
         print(f"seed {SEED + number}: {len(kills)} kills: {kills}")
         scene.check(dsn)
-
-
-def moments(runner, databases, scene, tuning) -> list[str]:
-    with databases.copy(scene.before) as dsn:
-        ended = runner.run(scene.path, dsn, moment=0, portion=PORTION, tuning=tuning)
-        scene.check(dsn)
-        return ended.answer["moments"]
-
-
-@pytest.mark.parametrize("name", ["first", "again"])
-@pytest.mark.parametrize("is_during", [False, True], ids=["before", "during"])
-def test_killed_at_each_call_of_the_driver(runner, databases, small, name, is_during):
-    """Before and in each statement, COPY and commit of an import of a few batches."""
-    scene = small[name]
-    tuning = {"lanes": 2, "batch_rows": 1000}
-    every = moments(runner, databases, scene, tuning)
-    draw = random.Random(SEED)
-    chosen = range(1, len(every) + 1)
-    if not RUNS:
-        chosen = sorted(draw.sample(chosen, 25))
-    print(f"seed {SEED}: {len(chosen)} of {len(every)} moments")
-    for moment in chosen:
-        with databases.copy(scene.before) as dsn:
-            during_s = draw.uniform(0, 0.01) if is_during else None
-            how = {"moment": moment, "during_s": during_s, "portion": PORTION}
-            killed = runner.run(scene.path, dsn, tuning=tuning, **how)
-            print(moment, every[moment - 1], killed.exit)
-            if scene.newest(dsn) is None:
-                assert killed.exit == -signal.SIGKILL
-                assert runner.run(scene.path, dsn, tuning=tuning).result
-            scene.check(dsn)
 
 
 IMPORTING = (
