@@ -243,5 +243,6 @@ def test_what_this_process_may_not_open_stays_and_blocks_nothing(databases, temp
         # so it goes on only when it is asked to.
         first.start().wait_ready()
         assert ok(first.get(f"/imports/{started['id']}"))["status"] == "INTERRUPTED"
-        ok(first.post(f"/imports/{started['id']}/resume"))
+        failed(first.post(f"/imports/{started['id']}/resume"), 409)
+        ok(first.post(f"/imports/{started['id']}/resume", {"force": True}))
         first.until("COMPLETED", job=started["id"])

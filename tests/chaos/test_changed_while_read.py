@@ -280,9 +280,9 @@ def test_a_file_cut_behind_the_checkpoints_is_refused_by_the_resume(runner, dsn,
     size = copied.stat().st_size
     os.truncate(copied, size - 1000)
     with pytest.raises(SourceChanged) as error:
-        run(copied, dsn)
+        run(copied, dsn, is_strict=True)
     assert error.value.span == (size - 1000, size)
-    assert newest(dsn)[0] == "FAILED"
+    assert newest(dsn)[0] == "INTERRUPTED"
 
 
 def test_lanes_that_have_read_different_blocks_are_refused(runner, dsn, copied):
@@ -292,7 +292,10 @@ def test_lanes_that_have_read_different_blocks_are_refused(runner, dsn, copied):
         blocks = conn.execute("SELECT count(*) FROM import_blocks WHERE block = 0").fetchone()
     assert blocks is not None
     assert blocks[0] > 1
-    assert refused(lambda: run(copied, dsn), dsn) == (0, BLOCK)
+    with pytest.raises(SourceChanged) as error:
+        run(copied, dsn, is_strict=True)
+    assert error.value.span == (0, BLOCK)
+    assert newest(dsn)[0] == "INTERRUPTED"
 
 
 # -- grown ----------------------------------------------------------------------------------------
@@ -322,7 +325,7 @@ def test_what_is_appended_between_passes_is_read(dsn, copied, medium, at_pass, n
     medium["first"].check(dsn)
 
 
-@pytest.mark.parametrize(("shape", "number"), zip(SHAPES, range(3), strict=True))
+@pytest.mark.parametrize(("shape", "number"), list(zip(SHAPES, range(3), strict=True)))
 def test_a_file_that_grows_for_ever_is_left_behind_a_whole_record(
     dsn, copied, medium, at_pass, shape, number
 ):
@@ -342,7 +345,8 @@ def test_a_file_that_grows_for_ever_is_left_behind_a_whole_record(
     end = result.bytes_read
     assert any(f"behind byte {end} was left out" in note for note in result.notes)
     assert whole[end - 1 : end] == b"\n"
-    assert at[0] - 40_000 < end < copied.stat().st_size
+    # It grows in each of the last passes too, which read no further.
+    assert at[0] - 100_000 < end < copied.stat().st_size
     assert newest(dsn)[2] == end
     with psycopg.connect(dsn) as conn:
         pending = conn.execute("SELECT sum(rows_pending)::int FROM import_lanes").fetchone()
@@ -381,7 +385,8 @@ def test_a_file_that_cannot_be_read_any_more_is_no_changed_file(dsn, copied, med
 
     def break_it() -> None:
         broken = os.open("/proc/self/mem", os.O_RDONLY)
-        os.dup2(broken, descriptor_of(copied))
+        for descriptor in descriptors_of(copied):
+            os.dup2(broken, descriptor)
         os.close(broken)
 
     at_pass(break_it)
@@ -394,14 +399,13 @@ def test_a_file_that_cannot_be_read_any_more_is_no_changed_file(dsn, copied, med
     medium["first"].check(dsn)
 
 
-def descriptor_of(path: Path) -> int:
-    """The only descriptor of this process that is open for `path`."""
-    (number,) = [
+def descriptors_of(path: Path) -> list[int]:
+    """The descriptors of this process that are open for `path`."""
+    return [
         int(link.name)
         for link in Path("/proc/self/fd").iterdir()
         if link.exists() and link.readlink() == path
     ]
-    return number
 
 
 @pytest.mark.parametrize("moment", ["resuming", "at the end"])

@@ -61,14 +61,12 @@ def grown(
     part = cut(draw, whole)
     path.write_bytes(whole[:part])
     with databases.copy(expected.before) as dsn:
-        every = runner.run(path, dsn, moment=0, tuning=TUNING).answer["moments"]
-    # Phases: verifying; scanning; indexing, with the end of the file.
-    _, begin, end, *_ = (
-        at for at, name in enumerate(every, 1) if name.startswith("UPDATE imports SET phase")
-    )
-    moment = draw.choice([end, draw.randrange(begin + 20, end)])
+        every = runner.run(path, dsn, call="", tuning=TUNING).answer["calls"]
+    # Phases: scanning; indexing, with the end of the file.
+    begin, end, *_ = (at for at, name in enumerate(every) if " set_phase " in name)
+    call = every[draw.choice([end, draw.randrange(begin + 20, end)])]
     with databases.copy(expected.before) as dsn:
-        assert runner.run(path, dsn, moment=moment, tuning=TUNING).exit == -signal.SIGKILL
+        assert runner.run(path, dsn, call=call, tuning=TUNING).exit == -signal.SIGKILL
         with psycopg.connect(dsn) as conn:
             row = conn.execute("SELECT scanned_to FROM imports").fetchone()
         path.write_bytes(whole)

@@ -69,7 +69,7 @@ class Part:
         # Raised only for a new import. A job that is resumed has a plan of its own.
         self.plan_error: SourceError | None = None
         self.settle_s = request.tuning.settle_s if isinstance(self.source, FileSource) else 0
-        self.unchanged = Unchanged(self.source, self.stop, self._written)
+        self.unchanged = Unchanged(self.source, self.stop, self.tally.written)
         try:
             self.plan = decision.UNDECIDED if self.settle_s else planned(self.source, self.options)
         except SourceError as error:
@@ -194,10 +194,6 @@ class Part:
             unchanged=self.unchanged,
         )
 
-    def _written(self) -> int:
-        counts = self.tally.counts()
-        return counts.inserted + counts.updated
-
     # -- its end -----------------------------------------------------------------------------------
 
     def _save_failure(self, conn: Connection, claim: Claim, job: Row, error: BaseException) -> None:
@@ -298,11 +294,12 @@ class Part:
         """Waits until the file stands still, and decides how it is read if that is still open."""
         if isinstance(self.source, FileSource) and self.settle_s and job["scanned_to"] is None:
             self._enter(conn, claim, "settling")
+            self.hooks.on_begun(claim.import_id)
             self.notes.add(settling.note(self.source, self.settle_s))
             settling.wait_until_still(self.source, self.settle_s, self.stop)
             self.settle_s = 0  # not once more after a lost connection
             self.tally.bytes_total = self.source.size
-        self.unchanged = Unchanged(self.source, self.stop, self._written)
+        self.unchanged = Unchanged(self.source, self.stop, self.tally.written)
         if decision.is_decided(job):
             return claim, job
         if not self.is_checked:

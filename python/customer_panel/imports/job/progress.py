@@ -90,6 +90,11 @@ class Tally:
         with self._lock:
             return msgspec.structs.replace(self._counts)
 
+    def written(self) -> int:
+        """How many rows were inserted or updated."""
+        counts = self.counts()
+        return counts.inserted + counts.updated
+
     def snapshot(self) -> Progress:
         with self._lock:
             counts = msgspec.structs.replace(self._counts)
