@@ -28,6 +28,7 @@ from psycopg._preparing import Prepare
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready, Wait
 
+from customer_panel.imports.job.sessions import Sessions
 from customer_panel.sql import statements
 
 ANSWER_MS = 20_000  # of a statement of a small import
@@ -74,7 +75,7 @@ class Calls:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._cancelled: set[int] = set()
+        self.is_cancelling = False  # the engine cancels what takes long
         self._texts = {text: name for name, text in statements().items()}
 
     def _passed(self, call: Call) -> Steps:
@@ -94,9 +95,6 @@ class Calls:
     def _named(self, query: Any) -> str:
         text = query.decode() if isinstance(query, bytes) else str(query)
         return self._texts.get(text) or " ".join(re.sub(r'_pg3_|["()\']', "", text).split()[:3])
-
-    def is_cancelled(self, pgconn: Any) -> bool:
-        return id(pgconn) in self._cancelled
 
     def watch(self) -> None:
         """Names every call from now on."""
@@ -118,13 +116,13 @@ class Calls:
             self._local.what = self._named(query)
             return (yield from execute(cursor, query, *args, **kwargs))
 
-        def cancel_safe(conn: Any, **kwargs: Any) -> None:
-            self._cancelled.add(id(conn.pgconn))
-            cancel(conn, **kwargs)
+        def cancelling(sessions: Sessions) -> None:
+            self.is_cancelling = True
+            cancel(sessions)
 
         cursor, conn = psycopg.Cursor, psycopg.Connection
-        execute, cancel = cursor._execute_gen, conn.cancel_safe
-        cursor._execute_gen, conn.cancel_safe = noted, cancel_safe  # type: ignore[method-assign]
+        execute, cancel = cursor._execute_gen, Sessions.cancel
+        cursor._execute_gen, Sessions.cancel = noted, cancelling  # type: ignore[method-assign]
         wrapped(cursor, "_maybe_prepare_gen", executed)
         wrapped(
             cursor,
@@ -287,7 +285,8 @@ def hang(calls: Calls, call: Call) -> Steps:
         return (yield from call.steps)
     calls.on_hang()
     if call.pgconn.transaction_status == TransactionStatus.ACTIVE:  # in a COPY
-        while not calls.is_cancelled(call.pgconn):
+        # A server that waits for rows takes no cancel; one that is busy with them does.
+        while not calls.is_cancelling:
             yield Wait.R
         raise _error_of_server(call, "57014")
     call.pgconn.send_query(b"SELECT pg_sleep(3600)")  # it is cancelled

@@ -36,7 +36,7 @@ OPEN_FAULTS = (
     # An error of the last statement leaves the import RUNNING.
     ("error-before|error-after|cancelled|disk-full", r" end_import "),
 )
-CLOCKED = ("cp-requests ", " try_lock ", " others_wait ")
+CLOCKED = ("cp-requests ", "cp-clock ", "cp-cancel ", " try_lock ", " others_wait ")
 
 
 def prepared(databases: Databases, template: str, folder: Path) -> dict[str, Scene]:
