@@ -15,7 +15,7 @@ from conftest import Run
 from customer_panel.cli.main import _of_the_database
 from customer_panel.db import embedded
 from customer_panel.db.migrate import known
-from customer_panel.errors import DatabaseError, DatabaseLost, DiskFull
+from customer_panel.errors import DatabaseError, DatabaseLost, DiskFull, NotAllowed
 from support.databases import environment
 
 
@@ -106,8 +106,9 @@ def test_error_is_two_lines_and_exit_1(run: Run, home: Path) -> None:
         (psycopg.OperationalError("server closed the connection"), DatabaseLost),
         (psycopg.errors.AdminShutdown("terminating connection"), DatabaseLost),
         (psycopg.errors.DiskFull("could not extend file"), DiskFull),
-        (psycopg.errors.TooManyConnections("sorry"), DatabaseLost),
-        (psycopg.errors.OutOfMemory("sorry"), DatabaseError),
+        (psycopg.errors.TooManyConnections("sorry"), DatabaseError),
+        (psycopg.errors.ReadOnlySqlTransaction("a standby"), DatabaseError),
+        (psycopg.errors.InsufficientPrivilege("not yours"), NotAllowed),
         (ValueError("a bug of ours keeps its traceback"), type(None)),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),

@@ -109,7 +109,7 @@ def test_no_values_of_rows_in_what_is_logged_of_the_database(
     ask(
         dsn,
         "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE check_violation USING MESSAGE = 'x', DETAIL = NEW.email; END $$",
+        " $$ BEGIN RAISE check_violation USING MESSAGE = NEW.email, DETAIL = NEW.email; END $$",
     )
     ask(
         dsn,
@@ -123,7 +123,9 @@ def test_no_values_of_rows_in_what_is_logged_of_the_database(
         wait_until("it is logged", lambda: "row_refused" in caplog.text, PATIENCE_S)
     assert "@" not in caplog.text
     ask(dsn, "DROP TRIGGER no ON customers")
-    assert ask(dsn, "SELECT error FROM imports") == [("a row of the file was refused: x",)]
+    assert ask(dsn, "SELECT error FROM imports") == [
+        ("a row of the file was refused by a trigger or the type of a column (SQLSTATE 23514)",)
+    ]
 
 
 def test_a_database_that_is_away_is_waited_for_and_brought_back(

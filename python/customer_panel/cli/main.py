@@ -70,15 +70,15 @@ def _of_the_database(error: Exception) -> CustomerPanelError | None:
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(error, psycopg.Error):
         return None
-    from customer_panel.db.connect import disk_full, first_line, is_loss
+    from customer_panel.db.connect import AWAY, disk_full, first_line, is_loss
 
     if full := disk_full(error):
         return full
-    if is_loss(error):
+    if is_loss(error) and error.sqlstate not in AWAY:
         return DatabaseLost(f"the connection to the database was lost: {first_line(error)}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NotAllowed(f"the database refused: {first_line(error)}")
-    if not isinstance(error, psycopg.OperationalError):
+    if not (isinstance(error, psycopg.OperationalError) or is_loss(error)):
         return None
     return DatabaseError(
         f"the database refused: {first_line(error)}", hint="The log of the server says more."

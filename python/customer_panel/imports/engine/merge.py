@@ -148,18 +148,17 @@ def repeated(work: Callable[[], T]) -> T:
 def _unless_refused(work: Callable[[], T]) -> T:
     try:
         return work()
-    except psycopg.IntegrityError as error:
-        is_ours = error.diag.constraint_name in OURS and isinstance(error, errors.UniqueViolation)
-        if is_ours or (error.diag.table_name or "").startswith("import"):
-            raise
-        # It names the constraint. The detail, which is left out, quotes the row.
-        refusal = RowRefused(f"a row of the file was refused: {error.diag.message_primary}")
     except errors.InsufficientPrivilege as error:
         raise NotAllowed(f"the database refused: {error.diag.message_primary}") from None
-    except (errors.RaiseException, psycopg.DataError) as error:
-        # Here even the message may quote a value.
-        refusal = RowRefused(
-            f"a row of the file was refused by a trigger or the type of a column"
-            f" (SQLSTATE {error.sqlstate})"
-        )
-    raise refusal
+    except (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException) as error:
+        rule = error.diag.constraint_name
+        is_ours = rule in OURS and isinstance(error, errors.UniqueViolation)
+        if is_ours or (error.diag.table_name or "").startswith("import"):
+            raise
+        if rule or isinstance(error, errors.NotNullViolation):
+            # It names the constraint or the column. The detail, which is left out, quotes the row.
+            reason = f": {error.diag.message_primary}"
+        else:
+            # Here even the message may quote a value.
+            reason = f" by a trigger or the type of a column (SQLSTATE {error.sqlstate})"
+    raise RowRefused(f"a row of the file was refused{reason}")

@@ -1,11 +1,17 @@
 -- One batch of one lane, in one transaction.
 
 -- draw_ids --
--- Draws n new ids: in runs, the first of each and how many. There is more than one run if another session draws meanwhile: within
--- a run, ids and numbers count up alike.
-SELECT min(id) AS first, count(*) AS count
-  FROM (SELECT number, nextval('customers_id_seq') AS id FROM generate_series(1, %(count)s) AS number) AS drawn
- GROUP BY id - number ORDER BY 1;
+-- Draws n new ids: in runs, the first of each and how many. There is more than one run only if another session draws meanwhile:
+-- then the runs are looked for, in each of which ids and places count up alike.
+WITH drawn AS MATERIALIZED (
+    SELECT ARRAY(SELECT nextval('customers_id_seq') FROM generate_series(1, %(count)s)) AS ids
+), ends AS MATERIALIZED (
+    SELECT ids, ids[1] AS first, cardinality(ids) AS count, ids[cardinality(ids)] - ids[1] = cardinality(ids) - 1 AS is_one_run FROM drawn
+)
+SELECT first, count FROM ends WHERE is_one_run
+UNION ALL
+(SELECT min(id), count(*) FROM ends, unnest(ids) WITH ORDINALITY AS each (id, place)
+  WHERE NOT is_one_run GROUP BY id - place ORDER BY 1);
 
 -- copy_customers --
 -- New customers, in key order.
