@@ -72,7 +72,9 @@ pub fn load_flags(
 ) -> Result<Result<(), OverBudget>, NotAnArray> {
     for (id, flag) in elements(ids)?.zip(elements(flags)?) {
         // What this file has had is not for the database to say.
-        let flag = flag.and_then(|bytes| bytes.last()).map_or(0, |flag| flag & !SEEN);
+        let flag = flag
+            .and_then(|bytes| bytes.last())
+            .map_or(0, |flag| flag & !SEEN);
         if let Err(over_budget) = add(known, identity_seed, lanes, id, |old| {
             (flag, old.map_or(0, |old| old.1), ())
         }) {
