@@ -98,7 +98,8 @@ def test_first_start_under_a_second_later_ones_faster(home: Path) -> None:
     assert min(took[1:]) < 0.9
 
 
-def test_durability_is_not_traded_for_speed(server: embedded.Server) -> None:
+def test_durability_is_not_traded_for_speed(home: Path) -> None:
+    server = embedded.ensure_running(home)
     for name in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums"):
         assert ask(server.dsn, f"SHOW {name}") == "on"
     assert ask(server.dsn, "SHOW listen_addresses") == ""
