@@ -198,6 +198,8 @@ class Part:
 
     def _save_failure(self, conn: Connection, claim: Claim, job: Row, error: BaseException) -> None:
         """Writes the state in which `error` leaves the job, unless the connection or claim is lost."""
+        with contextlib.suppress(psycopg.Error):
+            conn.rollback()  # a transaction whose COMMIT was never sent is still open
         is_stream = isinstance(self.source, StreamSource)
         if self.stop.is_asked() and isinstance(
             error, StopRequested | Stopped | psycopg.errors.QueryCanceled

@@ -39,6 +39,7 @@ class Run:
         self.own = Part(request, self.sessions, hooks, stop, self.notes, only=request.resumes)
         self.part = self.own  # the one that runs
         self._has_begun = False
+        self.has_connected = False
 
     @property
     def has_begun(self) -> bool:
@@ -52,6 +53,7 @@ class Run:
 
     def attempt(self) -> ImportResult:
         with self.sessions.job() as conn:
+            self.has_connected = True
             with self.sessions.cancelling(self.stop):
                 if not ledger.try_lock(conn):
                     raise AlreadyRunning

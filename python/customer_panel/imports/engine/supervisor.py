@@ -59,9 +59,14 @@ def _attempts(run: Run, revive: Callable[[], None], patience_s: float | None) ->
         except (psycopg.Error, CustomerPanelError) as error:
             if run.stop.is_asked() and isinstance(error, psycopg.errors.QueryCanceled):
                 raise Stopped from None
-            if is_loss(error) and not run.has_begun and isinstance(error, psycopg.Error):
-                raise DatabaseLost from error
-            if not run.has_begun or not (is_loss(error) or isinstance(error, AlreadyRunning)):
+            is_away = is_loss(error)
+            if not run.has_begun and (not run.has_connected or patience_s is None):
+                # Nothing is begun, and the server was away from the start; or a server's worker, which
+                # answers at once.
+                if is_away and isinstance(error, psycopg.Error):
+                    raise DatabaseLost from error
+                is_away = False
+            if not is_away and not (run.has_begun and isinstance(error, AlreadyRunning)):
                 if full := disk_full(error):
                     raise full from error
                 if isinstance(error, psycopg.errors.InsufficientPrivilege):

@@ -4,7 +4,7 @@
 //! than the server needs to read the table.
 
 use crate::identity::hash::hash_identity;
-use crate::identity::known::{Known, MANY, OverBudget, PARKED, SEEN};
+use crate::identity::known::{HELD, Known, MANY, OverBudget, PARKED};
 use crate::identity::lanes::Lanes;
 
 /// The bytes are not a one-dimensional binary array of PostgreSQL.
@@ -74,7 +74,7 @@ pub fn load_flags(
         // What this file has had is not for the database to say.
         let flag = flag
             .and_then(|bytes| bytes.last())
-            .map_or(0, |flag| flag & !SEEN);
+            .map_or(0, |flag| flag & (MANY | HELD | PARKED));
         if let Err(over_budget) = add(known, identity_seed, lanes, id, |old| {
             (flag, old.map_or(0, |old| old.1), ())
         }) {
