@@ -18,9 +18,9 @@ from customer_panel.errors import CustomerPanelError
 from customer_panel.imports.job.sessions import Sessions
 from customer_panel.imports.model import Claim
 
-# A write every twentieth of the time so far: what is shown is at most so much behind.
-SHARE = 1 / 20
-SHORTEST_S, LONGEST_S = 0.05, 0.5
+# A write every tenth of the time so far: what is shown is at most so much behind.
+SHARE = 1 / 10
+SHORTEST_S, LONGEST_S = 0.1, 1.0
 JOIN_S = 2.0  # for the answer to the last write
 
 
