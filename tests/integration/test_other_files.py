@@ -6,6 +6,7 @@ By the library, the command line and HTTP: scenarios 09, 10 and 28.
 from __future__ import annotations
 
 import json
+import re
 
 import psycopg
 import pytest
@@ -216,8 +217,10 @@ def test_a_path_that_holds_another_file_is_imported_in_the_same_call(
         path.write_text("id,city\nx,Rome\n")
     importing(path)
     assert jobs(dsn) == ["CANCELLED", "COMPLETED"]
-    assert "file changed between byte" in reason(dsn)
+    # The rows are counted where the reason is shown.
+    assert re.fullmatch(r"file changed between byte \d+ and \d+", reason(dsn))
     assert "import 1" in importing.said()
+    assert importing.said().count("stay") == 1
     assert rows(dsn) == kept + (1 if how == "shorter" else ROWS)
 
 
@@ -478,6 +481,9 @@ def test_the_worker_imports_nothing_that_nobody_asked_for(own, dsn, nights):
     night(nights, 25).replace(path)
     own.start().wait_ready()
     own.until("FAILED")
-    assert "file changed between byte" in agree(own, 1, "FAILED")["error"]
+    failure = agree(own, 1, "FAILED")
+    assert "file changed between byte" in failure["error"]
+    assert f"the {failure['rowsInserted']} rows that were written stay" in failure["error"]
+    assert failure["rowsInserted"] != "0"
     with psycopg.connect(dsn) as conn:
         assert conn.execute("SELECT count(*) FROM imports").fetchone() == (1,)

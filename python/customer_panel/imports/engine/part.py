@@ -34,7 +34,7 @@ from customer_panel.imports.job.clock import beating
 from customer_panel.imports.job.progress import Tally, result_of
 from customer_panel.imports.job.requests import listening
 from customer_panel.imports.job.sessions import Sessions
-from customer_panel.imports.model import Claim, ImportResult, Phase, total
+from customer_panel.imports.model import Claim, ImportResult, Lane, Phase, total
 from customer_panel.imports.sources import FileSource, StreamSource, planned
 from customer_panel.imports.stop import Stop, StopRequested
 from customer_panel.imports.unchanged import Unchanged
@@ -133,14 +133,17 @@ class Part:
 
     def _check(self, conn: Connection, claim: Claim, job: Row) -> None:
         """Whether a job may go on. Raises Replaced, or what the caller is to be told instead."""
+        lanes = ledger.lanes_of(conn, claim.import_id)
+        self.tally.begin(claim.import_id, lanes, job["data_start"])
         is_read = job["scanned_to"] is not None  # to its end: what is left to do needs no file
         if job["epoch"] > 0 and not (is_read and self.is_checked):
             try:
-                self._verify(conn, claim, job)
+                self._verify(conn, claim, job, lanes)
             except SourceChanged as changed:
                 self.has_new_file = is_read and not self.request.is_strict
                 if not self.has_new_file:
-                    other = Replaced(changed.message, job, is_same_file=False)
+                    why = changed.message.partition(";")[0]  # its rows are told by the state
+                    other = Replaced(why, job, is_same_file=False)
                     raise self._instead(changed, other) from None
             except SourceUnreadable:
                 if not is_read:
@@ -249,8 +252,7 @@ class Part:
 
     def _work(self, conn: Connection, claim: Claim, job: Row) -> float:
         """All steps between claim and end; returns the seconds of maintenance."""
-        tally, source, plan = self.tally, self.source, self.plan
-        tally.begin(claim.import_id, ledger.lanes_of(conn, claim.import_id), plan.data_start)
+        tally, source = self.tally, self.source
         if job["scanned_to"] is None:
             # Left by a first load that has not ended, or could not build them. A merge needs the key.
             if not job["keys_deferred"] and not indexes.are_complete(conn):
@@ -318,9 +320,8 @@ class Part:
             )
         return claim, ledger.get(conn, claim.import_id)
 
-    def _verify(self, conn: Connection, claim: Claim, job: Row) -> None:
+    def _verify(self, conn: Connection, claim: Claim, job: Row, lanes: list[Lane]) -> None:
         """Compares the file with the hashes of what earlier runs read. Raises SourceChanged."""
-        lanes = ledger.lanes_of(conn, claim.import_id)
         if isinstance(self.source, StreamSource) or all(lane.tail_hash is None for lane in lanes):
             return
         self._enter(conn, claim, "verifying")

@@ -82,7 +82,10 @@ class Run:
         if is_same_file or self.request.resumes is not None:
             kept |= {name: job["options"][name] for name in ("date_order", "blank")}
         request = msgspec.structs.replace(
-            self.request, options=msgspec.structs.replace(options, **kept)
+            self.request,
+            options=msgspec.structs.replace(options, **kept),
+            # If it was to stand still first, it has.
+            tuning=msgspec.structs.replace(self.request.tuning, settle_s=self.own.settle_s),
         )
         part = Part(request, self.sessions, self.hooks, self.stop, self.notes)
         if is_same_file:
