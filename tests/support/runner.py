@@ -55,7 +55,9 @@ def kill_after_batches(count: int) -> None:
 def ask_to_stop(job: dict[str, Any]) -> None:
     """As a user does: by the signal `stop`, or for 0 by a request, if the import is claimed."""
     with psycopg.connect(job["dsn"], autocommit=True) as conn:
-        row = conn.execute("SELECT max(id) FROM imports WHERE status = 'RUNNING'").fetchone()
+        row = conn.execute(
+            "SELECT max(id) FROM imports WHERE status = 'RUNNING' AND epoch > 0"
+        ).fetchone()
         asked = {"import_id": row and row[0], "requested": "PAUSED"}
         if job["stop"] or conn.execute(statement("ask_import"), asked).fetchone() is None:
             os.kill(os.getpid(), job["stop"] or signal.SIGTERM)

@@ -84,8 +84,7 @@ class Part:
             with self.sessions.cancelling(self.stop):
                 job = self._job_to_resume(conn) or self._begin(conn)
                 if job["status"] == "COMPLETED":
-                    # The last commit arrived; only its answer was lost.
-                    return self._result(conn, job["id"])
+                    return self._result(conn, job["id"])  # only the answer to its end was lost
                 claim = self._claim(conn, job)
                 with (
                     listening(self.sessions, conn, claim.import_id, self.stop),
@@ -95,7 +94,8 @@ class Part:
                     self._check(conn, claim, job)
                     maintenance_s = self._work(conn, claim, job)
                 self._end(conn, claim, "COMPLETED", maintenance_s=maintenance_s)
-                return self._result(conn, claim.import_id)
+                claim = None
+                return self._result(conn, job["id"])
         except BaseException as error:
             if claim is not None:
                 self._save_failure(conn, claim, job, error)
