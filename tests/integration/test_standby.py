@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from customer_panel.db.migrate import migrate
 from customer_panel.errors import DatabaseUnreachable
 from customer_panel.imports import import_customers
 from support.customers import csv
-from support.databases import make_home
+from support.databases import is_accepting, make_home
 from support.store import create, with_pool
 from support.waiting import wait_until
 from support.workers import TAKEN_UP_S, interrupt, running_worker, until
@@ -67,10 +66,7 @@ def standby(files) -> Iterator[str]:
 
     def answers() -> bool:
         assert process.poll() is None
-        with contextlib.suppress(psycopg.OperationalError):
-            psycopg.connect(dsn).close()
-            return True
-        return False
+        return is_accepting(dsn)
 
     try:
         wait_until("the standby answers", answers, READY_S)

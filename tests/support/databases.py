@@ -63,3 +63,11 @@ class Databases:
             yield self.dsn(name)
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def is_accepting(dsn: str) -> bool:
+    """Whether a server takes connections at this address."""
+    with contextlib.suppress(psycopg.OperationalError):
+        psycopg.connect(dsn).close()
+        return True
+    return False

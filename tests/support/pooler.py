@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from support.api import free_port
+from support.databases import is_accepting
 from support.waiting import wait_until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -63,10 +63,7 @@ def pooled(dsn: str, folder: Path, **settings: object) -> Iterator[str]:
 
     def is_ready() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        with contextlib.suppress(psycopg.OperationalError):
-            psycopg.connect(address).close()
-            return True
-        return False
+        return is_accepting(address)
 
     try:
         wait_until("the pooler is ready", is_ready, READY_S)

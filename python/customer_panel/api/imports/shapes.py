@@ -18,6 +18,15 @@ from customer_panel.states import Status
 NO_CUSTOMERS = View(recent=0, total_rows=None)
 
 
+Force = Annotated[
+    bool,
+    Meta(
+        description="Go on even if a newer import of the feed has taken rows: older values replace"
+        " them.",
+    ),
+]
+
+
 class StartImport(
     msgspec.Struct, rename="camel", kw_only=True, frozen=True, forbid_unknown_fields=True
 ):
@@ -79,25 +88,13 @@ class StartImport(
             " file is no longer the one that its paused or interrupted import began with.",
         ),
     ] = False
-    force: Annotated[
-        bool,
-        Meta(
-            description="Go on even if a newer import of the feed has taken rows: older values replace"
-            " them.",
-        ),
-    ] = False
+    force: Force = False
 
 
 class ResumeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to go on; all of it has a default."""
 
-    force: Annotated[
-        bool,
-        Meta(
-            description="Go on even if a newer import of the feed has taken rows: older values replace"
-            " them.",
-        ),
-    ] = False
+    force: Force = False
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

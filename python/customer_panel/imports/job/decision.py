@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from customer_panel._native import RULES_VERSION, Plan
+from customer_panel._native import Plan
 from customer_panel.db.connect import Connection
 from customer_panel.db.query import Row
 from customer_panel.imports.job import ledger
@@ -61,16 +61,7 @@ def decide(
         "decide_import",
         import_id=claim.import_id,
         epoch=claim.epoch,
-        file_size=source.size,
-        file_device=source.device,
-        file_inode=source.inode,
-        file_mtime_ns=source.mtime_ns,
-        delimiter=plan.delimiter,
-        headers=plan.headers,
-        mapping=Jsonb(plan.mapping),
-        data_start=plan.data_start,
-        header_lines=plan.header_lines,
-        rules_version=RULES_VERSION,
+        **ledger.columns_of(source, plan),
         options=Jsonb({"date_order": options.date_order, "blank": options.blank}),
         keys_deferred=keys_deferred,
     )

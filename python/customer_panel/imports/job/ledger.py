@@ -81,16 +81,7 @@ def create(
         "create_import",
         source_id=source_id,
         file_path=None if source.path is None else str(source.path),
-        file_size=source.size,
-        file_device=source.device,
-        file_inode=source.inode,
-        file_mtime_ns=source.mtime_ns,
-        delimiter=plan.delimiter,
-        headers=plan.headers,
-        mapping=Jsonb(plan.mapping),
-        data_start=plan.data_start,
-        header_lines=plan.header_lines,
-        rules_version=RULES_VERSION,
+        **columns_of(source, plan),
         # The other options are columns. A new option is compared in `differences` too.
         options=Jsonb(
             {"date_order": options.date_order, "blank": options.blank or "keep"} | more_options
@@ -107,6 +98,22 @@ def create(
         },
     )
     return int(import_id)
+
+
+def columns_of(source: Source, plan: Plan) -> dict[str, Any]:
+    """What a job keeps of its file, and of how that is read."""
+    return {
+        "file_size": source.size,
+        "file_device": source.device,
+        "file_inode": source.inode,
+        "file_mtime_ns": source.mtime_ns,
+        "delimiter": plan.delimiter,
+        "headers": plan.headers,
+        "mapping": Jsonb(plan.mapping),
+        "data_start": plan.data_start,
+        "header_lines": plan.header_lines,
+        "rules_version": RULES_VERSION,
+    }
 
 
 def claim(

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import psycopg
 
@@ -26,6 +26,7 @@ NOTICE = (
     b"SET client_connection_check_interval = 500;"
     b"SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
 )
+JOIN_S = 2.0  # for the answer to the last statement of a thread beside the import
 GRACE_S = 1.0  # a batch takes less; statements that take longer are cancelled
 
 
@@ -111,3 +112,37 @@ class Sessions:
             conn.close()
             raise
         return conn
+
+
+@contextlib.contextmanager
+def beside(
+    name: str,
+    opened: Callable[[], Connection],
+    work: Callable[[Connection, threading.Event], None],
+    *,
+    pause_s: float,
+    wake: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Inside `with`, a thread does `work` over a session of its own, until that returns; if the session
+    is lost, after `pause_s` over another one. The import does not fail with it: its own sessions report
+    what they lose.
+
+    The event says that it is over; `wake` makes the thread look at it.
+    """
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(psycopg.Error, CustomerPanelError), opened() as conn:
+                work(conn, is_over)
+                return
+            is_over.wait(pause_s)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        wake()
+        thread.join(JOIN_S)
